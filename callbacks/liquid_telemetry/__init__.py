@@ -1,0 +1,26 @@
+"""Training-loop observability for PyTorch Lightning: metrics, traces and logs as callbacks.
+
+Names are imported on first use, so that the exporter process can import this package without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from liquid_telemetry.callbacks import OpenTelemetrySpans, PrometheusMetrics, StructlogEvents, Telemetry
+
+__all__ = ["OpenTelemetrySpans", "PrometheusMetrics", "StructlogEvents", "Telemetry", "__version__"]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'liquid_telemetry' has no attribute {name!r}")
+    return getattr(import_module("liquid_telemetry.callbacks"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,36 @@
+"""The catalogue: every metric, span, attribute and event, declared once.
+
+Code, reference docs, dashboards, alert tests and the live page read it. Standard library only, so that the
+exporter process can import it without torch.
+"""
+
+from liquid_telemetry.signals._events import EVENTS, Event
+from liquid_telemetry.signals._metrics import (
+    FAILURE_REASONS,
+    INTERRUPTION_REASONS,
+    JOB_STATES,
+    METRICS,
+    PHASES,
+    PREFIX,
+    STAGES,
+    Metric,
+)
+from liquid_telemetry.signals._spans import ATTRIBUTES, NAMESPACE, SPANS, TRACER, Span
+
+__all__ = [
+    "ATTRIBUTES",
+    "EVENTS",
+    "FAILURE_REASONS",
+    "INTERRUPTION_REASONS",
+    "JOB_STATES",
+    "METRICS",
+    "NAMESPACE",
+    "PHASES",
+    "PREFIX",
+    "SPANS",
+    "STAGES",
+    "TRACER",
+    "Event",
+    "Metric",
+    "Span",
+]

@@ -1,0 +1,116 @@
+"""Log events, one JSON object a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+COMMON_FIELDS = ("timestamp", "level", "event", "logger", "run_id", "model_name", "trace_id", "span_id")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One kind of event: its name, its usual level, what it says and its fields besides the common ones."""
+
+    name: str
+    level: Literal["info", "warning", "error"]
+    help: str
+    fields: tuple[str, ...] = ()
+
+
+_ALL = (
+    Event(
+        "training_started",
+        "info",
+        "The run begins: model, data and machine are ready.",
+        (
+            "stage",
+            "resumed_from",
+            "parameters",
+            "max_epochs",
+            "batches_per_epoch",
+            "strategy",
+            "world_size",
+            "rank",
+        ),
+    ),
+    Event(
+        "training_epoch_completed",
+        "info",
+        "An epoch ended; loss is its sample-weighted mean.",
+        (
+            "epoch",
+            "loss",
+            "accuracy",
+            "val_loss",
+            "val_accuracy",
+            "learning_rate",
+            "duration_seconds",
+            "batches",
+            "samples",
+            "skipped_batches",
+            "global_step",
+            "samples_per_second",
+            "phases",
+            "metrics",
+        ),
+    ),
+    Event(
+        "validation_completed",
+        "info",
+        "A pass over validation, test or prediction data ended.",
+        (
+            "stage",
+            "epoch",
+            "loss",
+            "accuracy",
+            "duration_seconds",
+            "batches",
+            "samples",
+            "global_step",
+            "metrics",
+        ),
+    ),
+    Event(
+        "checkpoint_saved",
+        "info",
+        "A checkpoint was written.",
+        ("path", "epoch", "global_step", "duration_seconds"),
+    ),
+    Event(
+        "training_nonfinite_loss",
+        "warning",
+        "A batch's loss was NaN or infinite; at most one line a second, with the count since the last.",
+        ("epoch", "batch", "global_step", "value", "count"),
+    ),
+    Event(
+        "training_completed",
+        "info",
+        "The run ended well.",
+        ("duration_seconds", "epochs", "global_step", "batches", "phases"),
+    ),
+    Event(
+        "training_interrupted",
+        "warning",
+        "Ctrl-C (user) or SIGTERM (terminated) ended the run.",
+        ("reason", "duration_seconds", "epoch", "batch", "global_step", "loss"),
+    ),
+    Event(
+        "training_failed",
+        "error",
+        "The run failed; written by the exporter when the trainer could not.",
+        (
+            "reason",
+            "error_type",
+            "error_message",
+            "traceback",
+            "duration_seconds",
+            "epoch",
+            "batch",
+            "global_step",
+            "loss",
+        ),
+    ),
+)
+
+EVENTS: dict[str, Event] = {event.name: event for event in _ALL}

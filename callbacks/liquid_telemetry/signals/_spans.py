@@ -1,0 +1,109 @@
+"""Spans and their attributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TRACER = "liquid_telemetry"
+NAMESPACE = "liquid_train."
+
+
+@dataclass(frozen=True)
+class Span:
+    """One kind of span: its low-cardinality name, its parent's name, what it covers and its attributes."""
+
+    name: str
+    parent: str | None
+    help: str
+    attributes: tuple[str, ...] = ()
+
+
+ATTRIBUTES: dict[str, str] = {
+    "run.id": "Identifier of the run, also the name of its directory.",
+    "model.name": "Class name of the LightningModule, or the name the user gave.",
+    "model.parameters": "Number of parameters.",
+    "resumed_from": "run.id of the run whose checkpoint this run continues.",
+    "stage": "train, validation, test or predict.",
+    "epoch.index": "Epoch, from zero.",
+    "batch.index": "Batch in its epoch, from zero.",
+    "batch.samples": "Samples in the batch.",
+    "batch.skipped": "True when the batch had no loss: the step returned None or was cut short.",
+    "global_step": "Optimizer steps taken when the span ended.",
+    "loss": "Training loss (mean over the epoch on an epoch span), unscaled by accumulation.",
+    "accuracy": "Accuracy of the stage.",
+    "learning_rate": "Learning rate of the first parameter group.",
+    "batches.total": "Batches of the epoch.",
+    "batches.recorded": "Batches of the epoch that have a span.",
+    "batches.kept": "Why: all, or only slow, skipped and non-finite ones because the budget was spent.",
+    "samples.total": "Samples of the epoch.",
+    "data_wait.duration": "Seconds spent waiting for data.",
+    "transfer.duration": "Seconds spent handing batches to the device, host time.",
+    "forward.duration": "Seconds in the forward pass, host time.",
+    "backward.duration": "Seconds in the backward pass, host time.",
+    "optimizer.duration": "Seconds in the optimizer step, host time.",
+    "validation.duration": "Seconds in validation.",
+    "checkpoint.duration": "Seconds that checkpoints blocked training.",
+    "other.duration": "Seconds in none of the phases above.",
+    "checkpoint.path": "File or folder that was written.",
+    "outcome": "completed, failed or interrupted.",
+    "reason": "Why the run failed or was interrupted.",
+}
+
+_PHASES = tuple(
+    f"{phase}.duration"
+    for phase in (
+        "data_wait",
+        "transfer",
+        "forward",
+        "backward",
+        "optimizer",
+        "validation",
+        "checkpoint",
+        "other",
+    )
+)
+_BATCH = ("run.id", "stage", "epoch.index", "batch.index", "batch.samples", "batch.skipped", "global_step")
+_EPOCH = (
+    "run.id",
+    "stage",
+    "epoch.index",
+    "global_step",
+    "loss",
+    "accuracy",
+    "learning_rate",
+    "batches.total",
+    "batches.recorded",
+    "batches.kept",
+    "samples.total",
+)
+
+_ALL = (
+    Span(
+        "fit started",
+        None,
+        "Zero length, exported at once: the root of the run's trace.",
+        ("run.id", "model.name", "model.parameters", "resumed_from"),
+    ),
+    Span("train epoch", "fit started", "An epoch, its validation included.", (*_EPOCH, *_PHASES)),
+    Span("train batch", "train epoch", "A batch, start hook to end hook.", (*_BATCH, "loss", *_PHASES[:5])),
+    Span("validation epoch", "train epoch", "One pass over the validation data.", _EPOCH),
+    Span("validation batch", "validation epoch", "One validation batch.", _BATCH),
+    Span("test epoch", "fit started", "One pass over the test data.", _EPOCH),
+    Span("test batch", "test epoch", "One test batch.", _BATCH),
+    Span("predict epoch", "fit started", "One pass over the data to predict.", _EPOCH),
+    Span("predict batch", "predict epoch", "One batch of predictions.", _BATCH),
+    Span(
+        "checkpoint",
+        "train epoch",
+        "The blocking part of writing a checkpoint.",
+        ("run.id", "checkpoint.path", "epoch.index", "global_step"),
+    ),
+    Span(
+        "fit",
+        "fit started",
+        "The whole run, written last.",
+        ("run.id", "model.name", "outcome", "reason", "global_step", "batches.total", *_PHASES),
+    ),
+)
+
+SPANS: dict[str, Span] = {span.name: span for span in _ALL}
