@@ -1,0 +1,112 @@
+"""What a rank says of itself, one small JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+FINAL = frozenset({"completed", "failed", "interrupted", "tuned"})
+"""Statuses after which a process may go without having died."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The life of one rank of one run.
+
+    Args:
+        run_id: Also the name of the run's directory in the spool.
+        model_name: Value of the ``model_name`` label.
+        rank: Global rank.
+        job: Whether the run is a job (``fit``), whose outcome is counted; ``validate``, ``test`` and
+            ``predict`` alone are not.
+        status: ``starting``, ``running``, ``completed``, ``failed``, ``interrupted`` or ``tuned`` (the Tuner
+            ended ``fit`` before any training: nothing to count).
+        stage: ``train``, ``validation``, ``test`` or ``predict``.
+        reason: Of a failure or interruption, one of the catalogue's.
+        error_type: Class name of the exception.
+        error_message: Its text.
+        pid: Process; :meth:`RunSeat.take` fills it, with ``ppid`` and ``started``.
+        ppid: Its parent.
+        started: Unix seconds.
+        ended: Unix seconds, None before the end.
+        epoch: Current epoch, from zero.
+        batch: Current batch, from zero.
+        run_dir: Absolute path of the run directory.
+        events: Absolute path of the event log, where the exporter tells of a death.
+        traces: Absolute path of the trace file.
+        trace_id: Of the run's trace, 32 hexadecimal digits.
+        otlp: OTLP endpoint that the run exports to.
+    """
+
+    run_id: str
+    model_name: str
+    rank: int = 0
+    job: bool = True
+    status: str = "starting"
+    stage: str | None = None
+    reason: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    pid: int = 0
+    ppid: int = 0
+    started: float = 0.0
+    ended: float | None = None
+    epoch: int | None = None
+    batch: int | None = None
+    run_dir: str | None = None
+    events: str | None = None
+    traces: str | None = None
+    trace_id: str | None = None
+    otlp: str | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more is owed: the process may go."""
+        return self.status in FINAL
+
+    def to_json(self) -> bytes:
+        """Encode as one JSON object."""
+        return json.dumps(asdict(self), default=str).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> RunRecord:
+        """Decode; unknown keys, as a newer version may write, are ignored.
+
+        Raises:
+            ValueError: Not a JSON object with a ``run_id`` and a ``model_name``.
+        """
+        decoded: Any = json.loads(data)
+        if not isinstance(decoded, dict) or not {"run_id", "model_name"} <= decoded.keys():
+            raise ValueError("a run record must be a JSON object with run_id and model_name")
+        return cls(**{name: value for name, value in decoded.items() if name in _FIELDS})
+
+
+_FIELDS = frozenset(field.name for field in fields(RunRecord))
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read a record.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It holds no record.
+    """
+    return RunRecord.from_json(path.read_bytes())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file's content so that a reader sees the old or the new one, never a part.
+
+    Raises:
+        OSError: The directory is gone, the disk full, …; the old content stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
