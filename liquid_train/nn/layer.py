@@ -1,0 +1,110 @@
+"""What CfC and LTC have in common: a layer that runs its cell over sequences.
+
+Shapes: B batch, T steps, C input channels, H hidden units, O outputs. A layer with ``batch_first`` reads
+``[B, T, ·]``, otherwise ``[T, B, ·]``; what is said below for ``[B, T, ·]`` holds for both.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from liquid_train.nn._checks import check_at_least
+from liquid_train.nn.arguments import Hidden, Lengths, Timespans, arrange, initial_state
+from liquid_train.nn.cfc_cell import CfCCell
+from liquid_train.nn.ltc_cell import LTCCell
+from liquid_train.nn.memory_cell import MemoryCell
+from liquid_train.nn.unroll import unroll
+from liquid_train.nn.wired_cfc_cell import WiredCfCCell
+
+Cell = CfCCell | WiredCfCCell | LTCCell
+
+
+class LiquidLayer(nn.Module):
+    """Run a cell over sequences, with an optional memory cell before it and an optional projection after it.
+
+    Args:
+        rnn_cell: The cell; the layer takes its sizes.
+        proj_size: Width that a linear map brings the output to, or None to leave it.
+        return_sequences: Whether to return the output of every step or only each sequence's last.
+        batch_first: Whether sequences come as ``[B, T, C]`` or ``[T, B, C]``.
+        mixed_memory: Whether to put a memory cell before the liquid cell.
+
+    Attributes:
+        input_size: Input channels C.
+        state_size: Hidden units H.
+        output_size: Output channels O.
+    """
+
+    def __init__(
+        self,
+        rnn_cell: Cell,
+        proj_size: int | None,
+        return_sequences: bool,
+        batch_first: bool,
+        mixed_memory: bool,
+    ) -> None:
+        super().__init__()
+        if proj_size is not None:
+            check_at_least("proj_size", proj_size, 1)
+        self.input_size = rnn_cell.sensory_size
+        self.state_size = rnn_cell.state_size
+        self.output_size = rnn_cell.output_size if proj_size is None else proj_size
+        self.proj_size = proj_size
+        self.return_sequences = return_sequences
+        self.batch_first = batch_first
+        self.use_mixed = mixed_memory
+        # The names of the submodules are those in ncps' state dicts.
+        self.rnn_cell = rnn_cell
+        self.lstm = MemoryCell(self.input_size, self.state_size) if mixed_memory else None
+        self.fc = nn.Identity() if proj_size is None else nn.Linear(rnn_cell.output_size, proj_size)
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew and restore masks from the wiring, as after ``to_empty()``."""
+        self.rnn_cell.reset_parameters()
+        if self.lstm is not None:
+            self.lstm.reset_parameters()
+        if isinstance(self.fc, nn.Linear):
+            self.fc.reset_parameters()
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Hidden | None = None,
+        timespans: Timespans = None,
+        lengths: Lengths = None,
+    ) -> tuple[Tensor | PackedSequence, Hidden]:
+        """Run over a batch of sequences, or over one.
+
+        Args:
+            input: ``[B, T, C]``; ``[T, C]`` for one sequence; or a ``PackedSequence`` of steps ``[C]``.
+            hx: State before the first step, ``[B, H]``, or a pair of them with ``mixed_memory``; without B
+                for one sequence. Zeros by default.
+            timespans: Time that passes at each step, ``[B, T]`` or ``[B, T, 1]``; without B for one
+                sequence; packed or padded for a packed input; or one number for every step. 1.0 by default.
+            lengths: Steps of each sequence ``[B]``, between 0 and T; what follows them is padding, which is
+                not read and may hold anything. All T by default. Not with a packed input.
+
+        Returns:
+            The output and the state at the end of each sequence, in the form of ``hx``. The output has the
+            form of the input with O channels and zeros in the padding; without ``return_sequences`` it is
+            that of each sequence's last step, ``[B, O]``. A sequence without steps keeps its state, and its
+            last output is zero.
+
+        Raises:
+            ValueError: If a shape does not fit that of the input, or a length is not between 0 and T.
+                Lengths on an accelerator are not checked for their range.
+        """
+        sequences = arrange(input, timespans, lengths, self.input_size, self.batch_first)
+        state = initial_state(hx, sequences, self.state_size, self.use_mixed)
+        steps, state = unroll(self.rnn_cell, self.lstm, sequences, state)
+        if steps:
+            outputs = torch.stack(steps, sequences.time_dim)
+        else:
+            outputs = sequences.inputs.new_zeros(*sequences.inputs.shape[:2], self.rnn_cell.output_size)
+        output: Tensor | PackedSequence
+        if self.return_sequences:
+            output = sequences.restore(self.fc(outputs))
+        else:
+            output = sequences.restore_last(self.fc(sequences.last(outputs)))
+        state = tuple(map(sequences.restore_state, state))
+        return output, (state[0], state[1]) if self.use_mixed else state[0]
