@@ -1,0 +1,125 @@
+"""`liquid-train fit|validate|test|predict`: a LightningCLI with telemetry, checkpoints and a summary."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from liquid_telemetry import Telemetry
+from liquid_train.cli.checkpoint import RunCheckpoint
+from liquid_train.cli.parser import Parser
+from liquid_train.cli.stop import GracefulStop
+from liquid_train.cli.summary import summary
+from liquid_train.errors import InputError
+
+DESCRIPTION = """Train, validate, test and use liquid neural networks (CfC and LTC) from a YAML file.
+
+examples:
+  liquid-train fit --config configs/japanese_vowels_cfc.yaml
+  liquid-train fit --config configs/japanese_vowels_cfc.yaml --trainer.max_epochs 5 --seed_everything 1
+  liquid-train fit --config configs/japanese_vowels_cfc.yaml --ckpt_path runs/RUN/checkpoints/last.ckpt
+  liquid-train test --config configs/japanese_vowels_cfc.yaml --ckpt_path runs/RUN/checkpoints/best.ckpt
+  liquid-train fit --config configs/japanese_vowels_cfc.yaml --print_config
+  liquid-train fit --help                              every option of a subcommand
+  liquid-train fit --model.help LiquidClassifier       every option of a model
+  liquid-train fit --data.help ArchiveDataModule       every option of a data module"""
+
+QUIET = (
+    ".*does not have many workers.*",  # series are held in memory: workers would only slow the loader down
+    ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch 2.13
+)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keeps the whole configuration as `config.yaml` in the run's directory."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write the file, in training only."""
+        checkpoint = find_checkpoint(trainer)
+        if stage != "fit" or checkpoint is None:
+            return
+        path = checkpoint.run_dir(trainer) / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
+
+
+class LiquidCLI(LightningCLI):
+    """LightningCLI with the groups `telemetry` and `checkpoint` and the option `test_after_fit`."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse `args`, without Lightning's warning that the process has arguments too."""
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path and path not in ("best", "last", "hpc", "registry") and "://" not in path:
+            check_checkpoint(Path(path))
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what Lightning does not have."""
+        parser.add_lightning_class_args(Telemetry, "telemetry")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=False,
+            help="After `fit`, test the best checkpoint and say what it reached.",
+        )
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint if asked to, and say what was reached."""
+        results: dict[str, float] = {}
+        checkpoint = find_checkpoint(self.trainer)
+        best = Path(checkpoint.best_model_path) if checkpoint and checkpoint.best_model_path else None
+        if self._get(self.config, "test_after_fit") and best and best.is_file():
+            (found,) = self.trainer.test(self.model, self.datamodule, ckpt_path=str(best), verbose=False)
+            results = dict(found)
+        telemetry = self._get(self.config_init, "telemetry")
+        if self.trainer.is_global_zero and checkpoint is not None:
+            sys.stdout.write(summary(results, checkpoint, checkpoint.run_dir(self.trainer), telemetry.run))
+
+
+def find_checkpoint(trainer: pl.Trainer) -> RunCheckpoint | None:
+    """Return the callback that keeps the checkpoints."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((c for c in callbacks if isinstance(c, RunCheckpoint)), None)
+
+
+def check_checkpoint(path: Path) -> None:
+    """Require a file that torch could have written, or a directory (a sharded checkpoint).
+
+    Raises:
+        InputError: there is none.
+    """
+    if not path.exists():
+        raise InputError(f"ckpt_path={path}: there is no such file")
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise InputError(f"ckpt_path={path}: is not a whole checkpoint; give one that was written to its end")
+
+
+def run(args: ArgsType) -> None:
+    """Run the command line `args`.
+
+    Raises:
+        InputError: what the user gave is wrong.
+        SIGTERMException: the process was told to end.
+    """
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message)
+    cli = LiquidCLI(
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        trainer_defaults={"logger": False, "callbacks": [GracefulStop()]},
+        seed_everything_default=0,
+        parser_class=Parser,
+        parser_kwargs={"description": DESCRIPTION, "prog": "liquid-train"},
+        auto_configure_optimizers=False,
+        args=args,
+    )
+    if cli.trainer.received_sigterm:
+        raise SIGTERMException
