@@ -27,6 +27,7 @@ _BOOTSTRAP = (
 _IMPORTS = ("liquid_telemetry", "prometheus_client", "psutil", "pynvml")
 _ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "XDG_RUNTIME_DIR")
 _FORK_TIMEOUT = 5.0
+_MAX_ERRORS = 100_000  # bytes of tracebacks that are kept
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def start_exporter(spool: Path, host: str = "127.0.0.1", port: int = 9464) -> bo
         return False
     if is_locked(spool / "exporter.lock"):
         return False
-    with (spool / "exporter.stderr").open("wb") as output:
+    errors = spool / "exporter.stderr"
+    full = errors.exists() and errors.stat().st_size > _MAX_ERRORS
+    with errors.open("wb" if full else "ab") as output:
         process = subprocess.Popen(  # noqa: S603
             _command(spool, host, port),
             stdin=subprocess.DEVNULL,

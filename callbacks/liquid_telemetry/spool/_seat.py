@@ -48,7 +48,7 @@ class RunSeat:
         """
         if not _RUN_ID.fullmatch(record.run_id):
             raise ValueError(
-                f"run_id={record.run_id!r}: must be 1 to 128 letters, digits, '.', '_' or '-', beginning with a "
+                f"run_id={record.run_id!r}: must be 1 to 128 letters, digits, '.', '_' or '-', the first a "
                 "letter or digit, because it names a directory"
             )
         started = record.started or time.time()

@@ -1,0 +1,140 @@
+"""The exporter's state, without HTTP: look, count, scrape, acknowledge, leave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client.metrics_core import Metric
+
+from liquid_telemetry.exporter import merge
+from liquid_telemetry.exporter.book import open_book
+from liquid_telemetry.exporter.faults import Faults
+from liquid_telemetry.exporter.host import Host
+from liquid_telemetry.exporter.ledger import Receipt
+from liquid_telemetry.exporter.runs import Run
+from liquid_telemetry.exporter.settings import Settings
+from liquid_telemetry.exporter.watch import Watch
+from liquid_telemetry.signals import PREFIX
+
+_KEEP_FRESH_EVERY = 600.0
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """What one scrape is given.
+
+    Args:
+        families: The samples.
+        totals: The totals of jobs among them.
+        ended: Runs whose end is among them.
+    """
+
+    families: list[Metric]
+    totals: Receipt
+    ended: list[Run]
+
+
+class Exporter:
+    """Everything that the exporter knows.
+
+    Args:
+        settings: Options.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.host = Host()
+        self.started = self._freshened = clock()
+        path = settings.spool / "counters.json"
+        self.book, damage = open_book(path, settings.hold, settings.models, self.started)
+        self.faults = Faults(self.book)
+        if damage is not None:
+            self.faults.report("counters", damage)
+        self._background = ThreadPoolExecutor(1, "closing")
+        self._watch = Watch(settings, self.book, self.faults, self._background)
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run in the spool, the latest first."""
+        return sorted(self._watch.runs.values(), key=lambda run: run.record.started, reverse=True)
+
+    def look(self, *, measure: bool = False) -> None:
+        """Look at the spool; write down what has changed; clear away what is done.
+
+        Args:
+            measure: Whether to look at the metrics of every run now.
+        """
+        now = self.clock()
+        self._watch.look(now, measure=measure)
+        if self.book.ledger.reveal(now):
+            self.book.changed = True
+        if self._save():
+            self._watch.clear(now)
+        if now - self._freshened >= _KEEP_FRESH_EVERY:
+            self._freshened = now
+            self._watch.keep_fresh()
+
+    async def scrape(self) -> Scrape:
+        """Collect what a scrape sees; what it sees of totals and sums is on disk."""
+        await self.sample_host()
+        self.look(measure=True)
+        runs, totals = self.runs, self.book.ledger.shown()
+        exposition = merge.Exposition()
+        merge.add_totals(exposition, totals)
+        merge.add_runs(exposition, runs)
+        if self.host.sample is not None:
+            merge.add_host(exposition, self.host.sample)
+        merge.add_gauges(exposition, runs)
+        for series, value in self.book.sums.totals().items():
+            exposition.put_series(series, value)
+        return Scrape(exposition.collect(), totals, [run for run in runs if run.ended_at is not None])
+
+    def acknowledge(self, scrape: Scrape) -> None:
+        """Note that a scrape has been received."""
+        self.book.ledger.acknowledge(scrape.totals)
+        for run in scrape.ended:
+            if run.ended_at is not None and self.book.ledger.settled(run.label):
+                run.scrapes += 1
+
+    async def sample_host(self) -> None:
+        """Sample the host, unless that was done a moment ago."""
+        live = [run for run in self.runs if run.live]
+        pids = {rank.record.pid for run in live for rank in run.ranks.values() if rank.alive}
+        disks = [Path(run.record.run_dir) for run in live if run.record.run_dir]
+        disk = next((path for path in disks if path.is_dir()), self.settings.spool)
+        try:
+            await self.host.refresh(self.clock(), pids, disk)
+        except Exception as error:  # psutil, or a disk that has gone
+            self.faults.report("host", error)
+
+    def count_call(self, endpoint: str, method: str, status: int) -> None:
+        """Count a request to an endpoint; the caller bounds the values."""
+        labels = (("endpoint", endpoint), ("method", method), ("status", str(status)))
+        self.book.sums.add((f"{PREFIX}api_calls_total", labels))
+        self.book.changed = True
+
+    def is_idle(self) -> bool:
+        """Whether nobody is left to serve: no run lives, and every end has been scraped or has waited."""
+        waiting = any(not run.retired for run in self._watch.runs.values())
+        return not waiting and not self.book.ledger.awaiting(self.clock(), self.settings.leave)
+
+    def close(self) -> None:
+        """Write down everything, and wait for what is being written to the logs of the dead."""
+        self._background.shutdown()
+        self._save()
+
+    def _save(self) -> bool:
+        live = [f"{run.run_id}/{rank}" for run in self._watch.runs.values() for rank in run.ranks]
+        self.book.sums.fold(live)
+        try:
+            self.book.save()
+        except OSError as error:
+            self.faults.report("spool", error)
+            return False
+        return True

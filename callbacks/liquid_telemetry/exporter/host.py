@@ -1,0 +1,111 @@
+"""Values of the host, sampled once for all runs, when somebody asks and at most every few seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_INTERVAL = 3.0
+_PATIENCE = 2.0
+
+
+@dataclass(frozen=True)
+class HostSample:
+    """One look at the host; sizes in bytes, use in percent.
+
+    Args:
+        memory_used: Memory that is not available to a new process.
+        memory_available: Memory that is.
+        memory_percent: Used share of the whole.
+        cpu: Use of each core since the sample before; empty in the first one.
+        cpu_percent: Use of all of them, likewise; 0 in the first one.
+        disk_percent: Used share of the disk that holds the runs.
+        disk_free: Free bytes on it.
+        process: Resident memory of the training processes.
+        workers: Resident memory of their descendants.
+    """
+
+    memory_used: int
+    memory_available: int
+    memory_percent: float
+    cpu: tuple[float, ...]
+    cpu_percent: float
+    disk_percent: float
+    disk_free: int
+    process: int
+    workers: int
+
+
+class Host:
+    """Samples the host beside the event loop, so that a disk that hangs does not hold up a scrape."""
+
+    def __init__(self) -> None:
+        self.sample: HostSample | None = None
+        self._running: asyncio.Future[HostSample] | None = None
+        self._at = float("-inf")
+
+    async def refresh(self, now: float, pids: Collection[int], disk: Path) -> None:
+        """Take a new sample unless the last one is fresh; keeps the last one if that takes too long.
+
+        Args:
+            now: Monotonic seconds.
+            pids: Training processes.
+            disk: A path on the disk that matters.
+
+        Raises:
+            OSError, psutil.Error: The host does not tell.
+        """
+        if self._running is None:
+            if now - self._at < _INTERVAL:
+                return
+            first = self.sample is None
+            self._running = asyncio.ensure_future(asyncio.to_thread(_look, frozenset(pids), disk, first))
+        await asyncio.wait({self._running}, timeout=_PATIENCE)
+        if self._running.done():
+            done, self._running, self._at = self._running, None, now
+            self.sample = done.result()
+
+
+def _look(pids: frozenset[int], disk: Path, first: bool) -> HostSample:
+    memory, space = psutil.virtual_memory(), psutil.disk_usage(str(disk))
+    cpu = psutil.cpu_percent(percpu=True)
+    process, workers = _resident(pids)
+    return HostSample(
+        memory_used=memory.total - memory.available,
+        memory_available=memory.available,
+        memory_percent=memory.percent,
+        cpu=() if first else tuple(cpu),
+        cpu_percent=round(sum(cpu) / len(cpu), 1),
+        disk_percent=space.percent,
+        disk_free=space.free,
+        process=process,
+        workers=workers,
+    )
+
+
+def _resident(pids: frozenset[int]) -> tuple[int, int]:
+    """Return the resident memory of processes and of their other descendants, ours excepted."""
+    sizes: dict[int, int] = {}
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            family = [process, *process.children(recursive=True)]
+        except psutil.Error:
+            continue
+        for member in family:
+            sizes[member.pid] = _size(member)
+    sizes.pop(os.getpid(), None)
+    trainers = sum(size for pid, size in sizes.items() if pid in pids)
+    return trainers, sum(sizes.values()) - trainers
+
+
+def _size(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0

@@ -1,0 +1,118 @@
+"""The exporter's life: one per spool, from the first run to the last scrape."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from liquid_telemetry.exporter import address
+from liquid_telemetry.exporter.core import Exporter
+from liquid_telemetry.exporter.faults import log
+from liquid_telemetry.exporter.routes import Routes
+from liquid_telemetry.exporter.server import HttpServer
+from liquid_telemetry.exporter.settings import Settings
+from liquid_telemetry.spool import FileLock
+
+_LOG_BYTES = 256_000
+
+
+def run(settings: Settings) -> int:
+    """Serve until nobody needs it; return the exit status. Does nothing where an exporter lives already."""
+    lock = FileLock.take(settings.spool / "exporter.lock")
+    if lock is None:
+        return 0
+    with _logging(settings.spool):
+        while lock is not None:
+            life = _Life(settings, lock)
+            asyncio.run(life.live())
+            lock.release()
+            # A run that took its seat while the lock was held did not start an exporter.
+            lock = FileLock.take(lock.path, patience=0) if life.was_missed() else None
+    return 0
+
+
+class _Life:
+    def __init__(self, settings: Settings, lock: FileLock) -> None:
+        self._settings = settings
+        self._lock = lock
+        self._exporter = Exporter(settings)
+        self._server = HttpServer(Routes(self._exporter))
+        self._terminated: list[float] = []
+        self._wake = asyncio.Event()
+
+    async def live(self) -> None:
+        """Serve, look, and leave in good order."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._terminate)
+        self._look()
+        await self._exporter.sample_host()
+        spool = self._settings.spool
+        served = await address.bind(
+            self._server, self._settings.host, self._settings.port, address.take_over(spool)
+        )
+        log.info("pid %d serves %s at %s", served.pid, spool, served.url)
+        if served.notice:
+            log.warning("%s", served.notice)
+        with contextlib.suppress(OSError):
+            address.announce(spool, served)
+        while not self._should_leave():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._settings.poll)
+            self._wake.clear()
+            self._look()
+        await self._leave()
+
+    def was_missed(self) -> bool:
+        """Whether there is a run that this exporter has not seen to its end."""
+        if self._terminated:
+            return False
+        known = {run.run_id for run in self._exporter.runs}
+        records = self._settings.spool.glob("runs/[!.]*/*.json")
+        return any(record.parent.name not in known for record in records)
+
+    def _look(self) -> None:
+        try:
+            self._exporter.look()
+        except Exception as error:  # the next look may do better; serving goes on
+            self._exporter.faults.report("internal", error)
+
+    def _terminate(self) -> None:
+        self._terminated.append(time.monotonic())
+        self._wake.set()
+
+    def _should_leave(self) -> bool:
+        if not self._lock.lies_on_disk():
+            log.warning("the spool has been deleted")
+            return True
+        if self._terminated:
+            waited = time.monotonic() - self._terminated[0] >= self._settings.linger
+            return waited or len(self._terminated) > 1 or self._exporter.is_idle()
+        return self._exporter.is_idle() and not self._settings.stay
+
+    async def _leave(self) -> None:
+        await self._server.close()
+        self._exporter.close()
+        if self._lock.lies_on_disk():
+            with contextlib.suppress(OSError):
+                address.withdraw(self._settings.spool)
+        log.info("leaving")
+
+
+@contextlib.contextmanager
+def _logging(spool: Path) -> Iterator[None]:
+    handler = RotatingFileHandler(spool / "exporter.log", maxBytes=_LOG_BYTES, backupCount=1)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,158 @@
+"""What the spool says of a run: its ranks, who lives, who has died."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+from liquid_telemetry.exporter.components import ComponentErrors
+from liquid_telemetry.exporter.curve import Curve
+from liquid_telemetry.exporter.outcome import Outcome
+from liquid_telemetry.exporter.snapshots import Snapshot, SnapshotError
+from liquid_telemetry.spool import RunRecord, is_locked, read_record
+
+
+class Rank:
+    """One rank: its record, whether its process lives, its metrics."""
+
+    def __init__(self, directory: Path, number: int) -> None:
+        self.number = number
+        self.alive = True
+        self.lock = directory / f"{number}.lock"
+        self.snapshot = Snapshot(directory / f"{number}.prom")
+        self._path = directory / f"{number}.json"
+        self.record = self._read()
+
+    def refresh(self) -> None:
+        """Look again, at the lock first: a process writes its final record before it goes.
+
+        Raises:
+            OSError, ValueError: The record cannot be read; the last one stays.
+        """
+        self.alive = is_locked(self.lock)
+        self.record = self._read()
+
+    def _read(self) -> RunRecord:
+        try:
+            return read_record(self._path)
+        except (ValueError, TypeError) as error:
+            self._path.replace(self._path.with_suffix(".damaged"))
+            raise ValueError(f"{self._path} is damaged and was moved aside: {error}") from error
+
+    @property
+    def died(self) -> bool:
+        """Whether the process is gone without a final record."""
+        return not self.alive and not self.record.final
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to come from it."""
+        return not self.alive or self.record.final
+
+
+class Run:
+    """A run as the exporter keeps it; times are monotonic seconds.
+
+    ``label`` is the model under which it is counted, ``slot`` its number among the live runs of that model,
+    ``scrapes`` how many scrapes have received its end, ``retired`` whether its series have gone, ``closing`` the
+    work on what a dead process left open, ``measured`` when its metrics were last looked at.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.run_id = directory.name
+        self.directory = directory
+        self.ranks: dict[int, Rank] = {}
+        self.label = ""
+        self.slot: int | None = None
+        self.outcome: Outcome | None = None
+        self.died_at: float | None = None
+        self.ended_at: float | None = None
+        self.scrapes = 0
+        self.retired = False
+        self.closing: Future[None] | None = None
+        self.measured: float | None = None
+        self.curve = Curve()
+        self.errors = ComponentErrors()
+
+    def refresh(self, now: float) -> Iterator[Exception]:
+        """Look at all ranks again; yields what could not be read."""
+        on_disk = {int(path.stem) for path in self.directory.glob("*.json") if path.stem.isdecimal()}
+        for number in sorted(self.ranks.keys() | on_disk):
+            try:
+                if number not in self.ranks:
+                    self.ranks[number] = Rank(self.directory, number)
+                self.ranks[number].refresh()
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                yield error
+        self._note_changes(now)
+
+    def _note_changes(self, now: float) -> None:
+        if any(rank.died for rank in self.ranks.values()):
+            self.died_at = self.died_at or now
+        if self.live:
+            self.ended_at, self.scrapes = None, 0
+            if self.retired:  # it goes on, but its slot is another's
+                self.retired, self.slot = False, None
+        elif self.ended_at is None:
+            self.ended_at = now
+
+    def measure(self, now: float) -> Iterator[Rank | SnapshotError]:
+        """Look at the metrics; yields the ranks that have new ones, and what could not be read."""
+        self.measured = now
+        for rank in self.ranks.values():
+            try:
+                if rank.snapshot.refresh(now):
+                    yield rank
+            except SnapshotError as error:
+                yield error
+        if not self.ranks:
+            return
+        self.curve.add(self.lead.snapshot)
+        self.errors.note((rank.snapshot for rank in self.ranks.values()), now)
+
+    @property
+    def live(self) -> bool:
+        """Whether a rank's process lives and has not said that it is done."""
+        return not all(rank.over for rank in self.ranks.values())
+
+    @property
+    def lead(self) -> Rank:
+        """The lowest rank: its record and its metrics speak for the run."""
+        return self.ranks[min(self.ranks)]
+
+    @property
+    def record(self) -> RunRecord:
+        """The lowest rank's record."""
+        return self.lead.record
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.record.model_name
+
+    @property
+    def refused(self) -> bool:
+        """Whether its model found no place: it is counted, but its series are not shown."""
+        return self.label != self.model
+
+    @property
+    def shown(self) -> bool:
+        """Whether its series are served."""
+        return not self.retired and not self.refused and self.slot is not None
+
+    @property
+    def job(self) -> bool:
+        """Whether its outcome is counted."""
+        return any(rank.record.job for rank in self.ranks.values())
+
+    @property
+    def state(self) -> str:
+        """One of the catalogue's job states."""
+        if self.outcome is not None:
+            return self.outcome.kind
+        if not self.live:
+            return "completed"
+        return "starting" if self.record.status == "starting" else "running"
