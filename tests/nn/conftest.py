@@ -1,5 +1,16 @@
+import ncps.torch
 import pytest
 import torch
+from ncps.wirings import AutoNCP
+
+from liquid_train.nn import LTC, CfC
+
+LAYERS = {
+    "CfC": (CfC, ncps.torch.CfC, lambda: 6),
+    "WiredCfC": (CfC, ncps.torch.CfC, lambda: AutoNCP(12, 3)),
+    "LTC": (LTC, ncps.torch.LTC, lambda: 6),
+    "WiredLTC": (LTC, ncps.torch.LTC, lambda: AutoNCP(12, 3)),
+}
 
 
 def _flat(hx):
@@ -34,6 +45,16 @@ def _gradients(result, layer, *leaves):
     named = {name: p for name, p in layer.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(loss, (*named.values(), *leaves), allow_unused=True)
     return dict(zip((*named, *range(len(leaves))), gradients, strict=True))
+
+
+@pytest.fixture(params=LAYERS)
+def layers(request):
+    """Return functions that build our layer and ncps'."""
+    ours, theirs, units = LAYERS[request.param]
+    return (
+        lambda **options: ours(3, units(), **options),
+        lambda **options: theirs(3, units(), **options),
+    )
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import torch
 from ncps.wirings import NCP, AutoNCP, FullyConnected, Random
 
-from liquid_train.nn import CfC, LTC
+from liquid_train.nn import LTC, CfC
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 MODES = ("default", "pure", "no_gate")
@@ -130,9 +130,7 @@ def test_ltc(units, implicit, mixed, layout, spans, assert_parity, drive):
 @pytest.mark.parametrize("sequences", [True, False], ids=["all", "last"])
 def test_ltc_mappings(input_mapping, output_mapping, unfolds, sequences, assert_parity, drive):
     options = {"input_mapping": input_mapping, "output_mapping": output_mapping, "ode_unfolds": unfolds}
-    made = pair(
-        LTC, ncps.torch.LTC, WIRINGS["AutoNCP"], return_sequences=sequences, epsilon=1e-2, **options
-    )
+    made = pair(LTC, ncps.torch.LTC, WIRINGS["AutoNCP"], return_sequences=sequences, epsilon=1e-2, **options)
     check(assert_parity, drive, made, "batch_first", spans=True)
 
 
