@@ -1,0 +1,199 @@
+"""What the callbacks share: Lightning's hooks, handed to one observer per Trainer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
+
+from liquid_telemetry.observe.backend import Backend
+from liquid_telemetry.observe.observer import Observer
+from liquid_telemetry.observe.run import ObserverOptions
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+elif "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
+    from pytorch_lightning import Callback
+else:
+    from lightning.pytorch import Callback
+
+SWITCH = "LIQUID_TELEMETRY_ENABLED"
+
+_observers: WeakKeyDictionary[Any, Observer] = WeakKeyDictionary()
+
+
+def _observed(hook: Callable[..., None]) -> Any:
+    """A hook that reaches the observer only on the callback that leads, and never raises."""
+
+    @wraps(hook)
+    def call(
+        self: TelemetryCallback, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        observer = self._observer_of(trainer)
+        if observer is not None:
+            try:
+                hook(self, observer, trainer, *args, **kwargs)
+            except Exception as error:
+                observer.faults.report("observer", error)
+
+    return call
+
+
+class TelemetryCallback(Callback):
+    """What all our callbacks share. Of those on one Trainer the first leads: it alone observes, for all.
+
+    Constructors keep plain options; files, threads and sockets are born in ``setup`` and stay behind when the
+    callback is pickled, and so do collaborators.
+    """
+
+    def __init__(self, enabled: bool, options: ObserverOptions) -> None:
+        self.enabled = enabled and os.environ.get(SWITCH, "").lower() not in ("0", "false", "off", "no")
+        self._options = options
+        self._observer: Observer | None = None
+
+    @property
+    def run(self) -> Run | None:
+        """The run that this callback observes or observed last, None before there is one."""
+        observer = self._observer
+        return Run(observer) if observer is not None and observer.run is not None else None
+
+    def _backends(self) -> Sequence[Backend]:
+        raise NotImplementedError
+
+    def _observer_of(self, trainer: Trainer) -> Observer | None:
+        """The observer of the trainer if this callback leads on it."""
+        if not self.enabled:
+            return None
+        observer = self._observer
+        if observer is None or observer.trainer() is not trainer:
+            observer = self._observer = _observers.get(trainer) or self._observe(trainer)
+        return observer if observer.leader is self else None
+
+    def _observe(self, trainer: Trainer) -> Observer:
+        attached: list[Any] = cast("Any", trainer).callbacks
+        ours = [c for c in attached if isinstance(c, TelemetryCallback) and c.enabled] or [self]
+        options = self._options
+        for callback in ours:
+            options = options.merged(callback._options)
+        backends = {b.signal: b for callback in reversed(ours) for b in callback._backends()}
+        observer = _observers[trainer] = Observer(trainer, options, list(backends.values()), leader=ours[0])
+        return observer
+
+    def __getstate__(self) -> dict[str, Any]:
+        stay = ("_observer", "_registry", "_provider", "_logger")
+        return {name: None if name in stay else value for name, value in self.__dict__.items()}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """A Trainer function begins."""
+        observer = self._observer_of(trainer)
+        if observer is not None:
+            with observer.faults.guard("observer"):
+                observer.setup(trainer, pl_module, stage)
+
+    @_observed
+    def on_train_start(self, observer: Observer, trainer: Trainer) -> None:
+        observer.announce(trainer)
+
+    @_observed
+    def on_train_epoch_start(self, observer: Observer, trainer: Trainer) -> None:
+        observer.epoch_start(trainer)
+
+    @_observed
+    def on_train_batch_start(self, observer: Observer, trainer: Trainer, batch: Any, batch_idx: int) -> None:
+        observer.training.batch_start(trainer, batch_idx)
+
+    @_observed
+    def on_train_batch_end(
+        self, observer: Observer, trainer: Trainer, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        observer.training.batch_end(trainer, outputs, batch, batch_idx)
+
+    @_observed
+    def on_before_optimizer_step(self, observer: Observer, trainer: Trainer, optimizer: Any) -> None:
+        observer.training.before_optimizer_step(trainer.lightning_module)
+
+    @_observed
+    def on_train_epoch_end(self, observer: Observer, trainer: Trainer) -> None:
+        observer.training.epoch_end(trainer)
+
+    @_observed
+    def on_train_end(self, observer: Observer, trainer: Trainer) -> None:
+        observer.train_end(trainer)
+
+    @_observed
+    def on_fit_end(self, observer: Observer, trainer: Trainer) -> None:
+        observer.fit_end(trainer)
+
+    @_observed
+    def on_validation_start(self, observer: Observer, trainer: Trainer) -> None:
+        observer.evaluation_start(trainer, "validation")
+
+    @_observed
+    def on_test_start(self, observer: Observer, trainer: Trainer) -> None:
+        observer.evaluation_start(trainer, "test")
+
+    @_observed
+    def on_predict_start(self, observer: Observer, trainer: Trainer) -> None:
+        observer.evaluation_start(trainer, "predict")
+
+    @_observed
+    def on_validation_batch_start(
+        self, observer: Observer, trainer: Trainer, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        observer.evaluation.batch_start(batch_idx)
+
+    @_observed
+    def on_validation_batch_end(
+        self,
+        observer: Observer,
+        trainer: Trainer,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        observer.evaluation.batch_end(trainer, batch, batch_idx)
+
+    @_observed
+    def on_validation_end(self, observer: Observer, trainer: Trainer) -> None:
+        observer.evaluation.end(trainer)
+
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+    on_test_end = on_predict_end = on_validation_end
+
+    @_observed
+    def on_save_checkpoint(self, observer: Observer, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+        observer.save_checkpoint(checkpoint)
+
+    @_observed
+    def on_load_checkpoint(self, observer: Observer, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+        observer.load_checkpoint(checkpoint)
+
+    @_observed
+    def on_exception(self, observer: Observer, trainer: Trainer, exception: BaseException) -> None:
+        observer.exception(trainer, exception)
+
+    @_observed
+    def teardown(self, observer: Observer, trainer: Trainer, stage: str) -> None:
+        observer.teardown(trainer, stage)
+
+
+class Run:
+    """What a program may want to know of its run."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        info = observer.run
+        assert info is not None
+        self.run_id: str = info.run_id
+        self.dir: Path = info.dir
+
+    @property
+    def metrics_url(self) -> str | None:
+        """Where the metrics are served; None until the exporter has started, and where nothing is served."""
+        return self._observer.outputs.get("metrics_url")

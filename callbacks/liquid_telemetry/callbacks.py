@@ -1,0 +1,232 @@
+"""The callbacks that people add to their Trainer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from liquid_telemetry.base import TelemetryCallback
+from liquid_telemetry.logs.backend import StructlogBackend
+from liquid_telemetry.metrics.backend import PrometheusBackend
+from liquid_telemetry.observe.backend import Backend
+from liquid_telemetry.observe.clock import Clock
+from liquid_telemetry.observe.run import ObserverOptions
+from liquid_telemetry.tracing.backend import TracingBackend
+from liquid_telemetry.tracing.endpoint import exporter_factory
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+    from prometheus_client import CollectorRegistry
+
+__all__ = ["OpenTelemetrySpans", "PrometheusMetrics", "StructlogEvents", "Telemetry"]
+
+
+class PrometheusMetrics(TelemetryCallback):
+    """Metrics for Prometheus, served by a small process of their own that outlives the training.
+
+    Args:
+        enabled: Whether to do anything at all.
+        model_name: Value of the ``model_name`` label; the LightningModule's class name by default.
+        host: Address to serve at.
+        port: Port to serve at; 0 for a free one. A live exporter keeps its address.
+        dir: Folder that gets a sub-folder for each run.
+        loss_key: Name of the training loss in the step's output or among the logged values.
+        accuracy_key: Name of the accuracy among the logged values.
+        gradient_norm: Export the gradient norm, measured once a second.
+        registry: Show the metrics there instead of serving them; the fate of the job is not watched then.
+        clock: Monotonic nanoseconds, for tests.
+    """
+
+    def __init__(
+        self,
+        enabled: bool = True,
+        model_name: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 9464,
+        dir: str = "runs",
+        loss_key: str | None = None,
+        accuracy_key: str | None = None,
+        gradient_norm: bool = False,
+        *,
+        registry: CollectorRegistry | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(
+            enabled,
+            ObserverOptions(
+                model_name=model_name,
+                dir=dir,
+                loss_key=loss_key,
+                accuracy_key=accuracy_key,
+                gradient_norm=gradient_norm,
+                clock=clock,
+            ),
+        )
+        self._host, self._port, self._registry = host, _check_port(port), registry
+
+    def _backends(self) -> Sequence[Backend]:
+        return [PrometheusBackend(self._host, self._port, self._registry)]
+
+
+class OpenTelemetrySpans(TelemetryCallback):
+    """A trace of the run: epochs, batches, validations, checkpoints.
+
+    Spans go to the given provider, else to the global SDK provider if the program has one, else to
+    ``traces.jsonl`` in the run directory and to the OTLP endpoint if there is one.
+
+    Args:
+        enabled: Whether to do anything at all.
+        model_name: Name of the model; the LightningModule's class name by default.
+        dir: Folder that gets a sub-folder for each run.
+        loss_key: Name of the training loss in the step's output or among the logged values.
+        accuracy_key: Name of the accuracy among the logged values.
+        otlp_endpoint: Collector, Jaeger or Tempo, as ``http://localhost:4318``; the standard ``OTEL_*``
+            variables are honoured as well. Needs ``pip install 'liquid-train[otlp]'``.
+        tracer_provider: The provider to use; it is neither flushed nor shut down.
+        clock: Monotonic nanoseconds, for tests.
+    """
+
+    def __init__(
+        self,
+        enabled: bool = True,
+        model_name: str | None = None,
+        dir: str = "runs",
+        loss_key: str | None = None,
+        accuracy_key: str | None = None,
+        otlp_endpoint: str | None = None,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        options = ObserverOptions(
+            model_name=model_name, dir=dir, loss_key=loss_key, accuracy_key=accuracy_key, clock=clock
+        )
+        super().__init__(enabled, options)
+        self._endpoint, self._provider = _check_endpoint(otlp_endpoint, enabled), tracer_provider
+
+    def _backends(self) -> Sequence[Backend]:
+        return [TracingBackend(self._provider, self._endpoint)]
+
+
+class StructlogEvents(TelemetryCallback):
+    """JSON lines that carry the ids of the trace, and readable lines when stderr is a terminal.
+
+    Args:
+        enabled: Whether to do anything at all.
+        model_name: Name of the model; the LightningModule's class name by default.
+        dir: Folder that gets a sub-folder for each run.
+        loss_key: Name of the training loss in the step's output or among the logged values.
+        accuracy_key: Name of the accuracy among the logged values.
+        console: Print readable lines when stderr is a terminal.
+        logger: A structlog logger that gets every event too.
+        clock: Monotonic nanoseconds, for tests.
+    """
+
+    def __init__(
+        self,
+        enabled: bool = True,
+        model_name: str | None = None,
+        dir: str = "runs",
+        loss_key: str | None = None,
+        accuracy_key: str | None = None,
+        console: bool = True,
+        *,
+        logger: Any = None,
+        clock: Clock | None = None,
+    ) -> None:
+        options = ObserverOptions(
+            model_name=model_name, dir=dir, loss_key=loss_key, accuracy_key=accuracy_key, clock=clock
+        )
+        super().__init__(enabled, options)
+        self._console, self._logger = console, logger
+
+    def _backends(self) -> Sequence[Backend]:
+        return [StructlogBackend(self._logger, self._console)]
+
+
+class Telemetry(TelemetryCallback):
+    """Metrics, traces and logs in one callback; see the three for what each option means.
+
+    Args:
+        enabled: Whether to do anything at all.
+        model_name: Name of the model; the LightningModule's class name by default.
+        host: Address to serve metrics at.
+        port: Port to serve metrics at; 0 for a free one. A live exporter keeps its address.
+        dir: Folder that gets a sub-folder for each run.
+        loss_key: Name of the training loss in the step's output or among the logged values.
+        accuracy_key: Name of the accuracy among the logged values.
+        otlp_endpoint: Collector, Jaeger or Tempo to send spans to, as ``http://localhost:4318``.
+        metrics: Whether to serve metrics.
+        traces: Whether to record spans.
+        events: Whether to write the event log.
+        console: Print readable events when stderr is a terminal.
+        gradient_norm: Export the gradient norm, measured once a second.
+        registry: Show the metrics there instead of serving them.
+        tracer_provider: The provider to make spans with.
+        logger: A structlog logger that gets every event too.
+        clock: Monotonic nanoseconds, for tests.
+    """
+
+    def __init__(
+        self,
+        enabled: bool = True,
+        model_name: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 9464,
+        dir: str = "runs",
+        loss_key: str | None = None,
+        accuracy_key: str | None = None,
+        otlp_endpoint: str | None = None,
+        metrics: bool = True,
+        traces: bool = True,
+        events: bool = True,
+        console: bool = True,
+        gradient_norm: bool = False,
+        *,
+        registry: CollectorRegistry | None = None,
+        tracer_provider: TracerProvider | None = None,
+        logger: Any = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(
+            enabled,
+            ObserverOptions(
+                model_name=model_name,
+                dir=dir,
+                loss_key=loss_key,
+                accuracy_key=accuracy_key,
+                gradient_norm=gradient_norm,
+                clock=clock,
+            ),
+        )
+        self._signals = (metrics, traces, events)
+        self._host, self._port, self._registry = host, _check_port(port), registry
+        self._endpoint, self._provider = _check_endpoint(otlp_endpoint, enabled), tracer_provider
+        self._console, self._logger = console, logger
+
+    def _backends(self) -> Sequence[Backend]:
+        metrics, traces, events = self._signals
+        backends: list[Backend] = []
+        if metrics:
+            backends.append(PrometheusBackend(self._host, self._port, self._registry))
+        if traces:
+            backends.append(TracingBackend(self._provider, self._endpoint))
+        if events:
+            backends.append(StructlogBackend(self._logger, self._console))
+        return backends
+
+
+def _check_port(port: int) -> int:
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port={port}: must be 0 (a free one) to 65535; the default is 9464")
+    return port
+
+
+def _check_endpoint(endpoint: str | None, enabled: bool) -> str | None:
+    """Fail while the program is being written, not in the night: the scheme, the protocol, the package."""
+    if endpoint is not None and enabled:
+        if not endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"otlp_endpoint={endpoint!r}: must be a URL such as 'http://localhost:4318'")
+        exporter_factory(endpoint, os.environ)
+    return endpoint

@@ -1,0 +1,77 @@
+"""Files of whole lines that never grow without bound."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+MAX_BYTES = 64 * 1024 * 1024
+MAX_PARTS = 8
+
+
+class LineFile:
+    """Appends whole lines; rotates at a size and keeps a number of parts.
+
+    ``events.jsonl`` becomes ``events.1.jsonl``, that one ``events.2.jsonl``, and so on. A line that the disk took
+    only in part is taken back, so that every line in the file is whole.
+
+    Args:
+        path: The newest part.
+        max_bytes: Size at which a part is closed.
+        max_parts: Parts kept, the newest included.
+    """
+
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES, max_parts: int = MAX_PARTS) -> None:
+        self.path = path
+        self._max_bytes = max_bytes
+        self._max_parts = max_parts
+        self._descriptor: int | None = None
+
+    def write(self, text: str) -> None:
+        """Append ``text``, which ends in a newline.
+
+        Raises:
+            OSError: It cannot be written; nothing of it is in the file.
+        """
+        data = text.encode("utf-8", "backslashreplace")
+        descriptor = self._open()
+        size = os.fstat(descriptor).st_size
+        if size and size + len(data) > self._max_bytes:
+            self._rotate()
+            descriptor, size = self._open(), 0
+        try:
+            written = os.write(descriptor, data)
+            while written < len(data):
+                written += os.write(descriptor, data[written:])
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+
+    def close(self) -> None:
+        """Close the file; a later write opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(
+                self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
+            )
+        return self._descriptor
+
+    def _rotate(self) -> None:
+        self.close()
+        for number in range(self._max_parts - 1, 0, -1):
+            part = self._part(number - 1)
+            if part.exists():
+                part.replace(self._part(number))
+
+    def _part(self, number: int) -> Path:
+        return self.path.with_suffix(f".{number}{self.path.suffix}") if number else self.path
+
+
+def rank_name(stem: str, rank: int) -> str:
+    """``events.jsonl`` for rank 0, ``events.rank1.jsonl`` for rank 1."""
+    return f"{stem}.jsonl" if rank == 0 else f"{stem}.rank{rank}.jsonl"

@@ -1,0 +1,1 @@
+"""Structured logs: records become JSON lines, and readable lines on a terminal."""

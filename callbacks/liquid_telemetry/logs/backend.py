@@ -1,0 +1,237 @@
+"""Records to log events."""
+
+from __future__ import annotations
+
+import math
+import os
+import traceback
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from liquid_telemetry.files import LineFile, rank_name
+from liquid_telemetry.logs.render import render_json, timestamp
+from liquid_telemetry.logs.terminal import Terminal
+from liquid_telemetry.observe.backend import Correlation
+from liquid_telemetry.observe.guard import Faults
+from liquid_telemetry.observe.records import (
+    BatchBlock,
+    CheckpointSaved,
+    EpochEnded,
+    Record,
+    RunEnded,
+    RunInfo,
+    RunStarted,
+    phase_seconds,
+)
+from liquid_telemetry.signals import EVENTS
+
+LOGGER = "liquid_telemetry"
+_NONFINITE_EVERY_NS = 1_000_000_000
+_TRACEBACK_CHARACTERS = 16_000
+
+
+class StructlogBackend:
+    """Writes events to the run directory, to a terminal, and to a logger of the user's.
+
+    Args:
+        logger: A structlog logger, whose own configuration is left as it is.
+        console: Whether to print readable lines when stderr is a terminal.
+    """
+
+    signal = "logging"
+
+    def __init__(self, logger: Any = None, console: bool = True) -> None:
+        self._user_logger = logger
+        self._terminal = Terminal() if console else None
+        self._run: RunInfo | None = None
+        self._file: LineFile | None = None
+        self._max_epochs: int | None = None
+
+    def start(self, run: RunInfo, correlation: Correlation, faults: Faults) -> None:
+        """Bind a logger to the run."""
+        self._correlation = correlation
+        if run is not self._run:
+            self._nonfinite = 0
+            self._nonfinite_due = 0
+        self._run = run
+        self._file = LineFile(run.dir / rank_name("events", run.rank))
+        self._logger = structlog.wrap_logger(
+            _Lines(self._file),
+            processors=[render_json],
+            wrapper_class=structlog.BoundLogger,
+            context_class=dict,
+            cache_logger_on_first_use=False,
+        ).bind(logger=LOGGER, run_id=run.run_id, model_name=run.model_name)
+
+    def handle(self, record: Record) -> None:
+        """Log the event that the record is."""
+        match record:
+            case BatchBlock(stage="train"):
+                self._batches(record)
+            case EpochEnded(stage="train", complete=True):
+                self._emit("training_epoch_completed", record.end_ns, **self._epoch(record))
+            case EpochEnded(complete=True):
+                self._emit("validation_completed", record.end_ns, stage=record.stage, **_pass(record))
+            case CheckpointSaved():
+                self._checkpoint(record)
+            case RunStarted():
+                self._started(record)
+            case RunEnded():
+                self._ended(record)
+            case _:
+                pass
+
+    def _emit(self, event: str, time_ns: int, **fields: Any) -> None:
+        level = EVENTS[event].level
+        span = self._correlation.epoch or self._correlation.run
+        identity = {"trace_id": span.trace_id, "span_id": span.span_id} if span is not None else {}
+        stamped = {"timestamp": timestamp(time_ns), "level": level, **identity, **fields}
+        getattr(self._logger, level)(event, **stamped)
+        if self._terminal is not None:
+            self._terminal.show({**stamped, "event": event})
+        if self._user_logger is not None and self._run is not None:
+            names = {"run_id": self._run.run_id, "model_name": self._run.model_name}
+            getattr(self._user_logger, level)(event, **names, **identity, **fields)
+
+    def _started(self, record: RunStarted) -> None:
+        run = self._run
+        if run is None or run.stage != "train":
+            return
+        self._emit(
+            "training_started",
+            record.time_ns,
+            stage=run.stage,
+            resumed_from=record.resumed_from,
+            parameters=record.parameters,
+            max_epochs=record.max_epochs,
+            batches_per_epoch=record.batches_per_epoch,
+            strategy=run.strategy,
+            world_size=run.world_size,
+            rank=run.rank,
+        )
+
+    def _epoch(self, record: EpochEnded) -> dict[str, Any]:
+        return {
+            "epoch": record.epoch,
+            "loss": record.loss,
+            "accuracy": record.accuracy,
+            "val_loss": record.val_loss,
+            "val_accuracy": record.val_accuracy,
+            "learning_rate": record.learning_rate,
+            "duration_seconds": record.duration_seconds,
+            "batches": record.batches,
+            "samples": record.samples,
+            "skipped_batches": record.skipped,
+            "global_step": record.global_step,
+            "samples_per_second": record.samples / record.duration_seconds
+            if record.duration_seconds
+            else None,
+            "phases": phase_seconds(record.phase_ns),
+            "metrics": dict(record.metrics),
+        }
+
+    def _batches(self, block: BatchBlock) -> None:
+        for at, loss in enumerate(block.loss):
+            if loss is None or math.isfinite(loss):
+                continue
+            self._nonfinite += 1
+            if block.end_ns[at] >= self._nonfinite_due:
+                self._nonfinite_due = block.end_ns[at] + _NONFINITE_EVERY_NS
+                self._emit(
+                    "training_nonfinite_loss",
+                    block.end_ns[at],
+                    epoch=block.epoch,
+                    batch=block.index[at],
+                    global_step=block.global_step[at],
+                    value=str(loss),
+                    count=self._nonfinite,
+                )
+                self._nonfinite = 0
+
+    def _checkpoint(self, record: CheckpointSaved) -> None:
+        self._emit(
+            "checkpoint_saved",
+            record.end_ns,
+            path=record.path,
+            epoch=record.epoch,
+            global_step=record.global_step,
+            duration_seconds=record.duration_seconds,
+        )
+
+    def _ended(self, record: RunEnded) -> None:
+        run = self._run
+        if run is None:
+            return
+        duration = (record.time_ns - run.start_ns) / 1e9
+        position = {
+            "epoch": record.epoch,
+            "batch": record.batch,
+            "global_step": record.global_step,
+            "loss": record.loss,
+        }
+        if record.outcome == "failed":
+            self._failed(record, duration, position)
+        elif record.outcome == "interrupted":
+            fields = {"reason": record.reason, "duration_seconds": duration, **position}
+            self._emit("training_interrupted", record.time_ns, **fields)
+        elif record.stage == "train":
+            self._emit(
+                "training_completed",
+                record.time_ns,
+                duration_seconds=duration,
+                epochs=record.epochs,
+                global_step=record.global_step,
+                batches=record.batches,
+                phases=phase_seconds(record.phase_ns),
+            )
+
+    def _failed(self, record: RunEnded, duration: float, position: dict[str, Any]) -> None:
+        error = record.error
+        self._emit(
+            "training_failed",
+            record.time_ns,
+            stage=record.stage,
+            reason=record.reason,
+            error_type=type(error).__name__ if error is not None else None,
+            error_message=str(error) if error is not None else None,
+            traceback="".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:] if error else None,
+            duration_seconds=duration,
+            **position,
+        )
+
+    def outputs(self) -> dict[str, str | None]:
+        """The event log."""
+        path: Path | None = self._file.path if self._file is not None else None
+        return {"events": os.fspath(path) if path else None}
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _pass(record: EpochEnded) -> dict[str, Any]:
+    return {
+        "epoch": record.epoch,
+        "loss": record.loss,
+        "accuracy": record.accuracy,
+        "duration_seconds": record.duration_seconds,
+        "batches": record.batches,
+        "samples": record.samples,
+        "global_step": record.global_step,
+        "metrics": dict(record.metrics),
+    }
+
+
+class _Lines:
+    """What structlog calls a logger: a method for each level that takes the rendered line."""
+
+    def __init__(self, file: LineFile) -> None:
+        self._file = file
+
+    def info(self, line: str) -> None:
+        self._file.write(line + "\n")
+
+    warning = error = info

@@ -1,0 +1,1 @@
+"""Prometheus metrics: records become values of the catalogue's families."""

@@ -1,0 +1,224 @@
+"""Records to metrics."""
+
+from __future__ import annotations
+
+import math
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from liquid_telemetry.metrics.embed import embed
+from liquid_telemetry.metrics.publish import Publisher
+from liquid_telemetry.metrics.store import Store
+from liquid_telemetry.observe.backend import Correlation
+from liquid_telemetry.observe.guard import Faults
+from liquid_telemetry.observe.records import (
+    BatchBlock,
+    CheckpointSaved,
+    EpochEnded,
+    EpochStarted,
+    GradientNorm,
+    Progress,
+    Record,
+    RunEnded,
+    RunInfo,
+    RunStarted,
+    phase_seconds,
+)
+from liquid_telemetry.signals import PHASES
+
+_MAX_NAMES = 100
+_DATASETS = {"train": "train", "validation": "val", "test": "test"}
+
+
+class PrometheusBackend:
+    """Keeps a run's metrics and hands them to the exporter process or to the user's registry.
+
+    Args:
+        host: Address for the exporter to listen on.
+        port: Its port.
+        registry: Show the metrics there instead; nothing is served then.
+    """
+
+    signal = "metrics"
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry | None = None) -> None:
+        self._host, self._port, self._registry = host, port, registry
+        self._run: RunInfo | None = None
+        self._publisher: Publisher | None = None
+        self._store = Store("")
+        self._epoch: int | None = None
+        self._names: set[tuple[str, str]] = set()
+
+    def start(self, run: RunInfo, correlation: Correlation, faults: Faults) -> None:
+        """Open a store for the run, or go on with the one it has."""
+        self._correlation, self._faults = correlation, faults
+        if run is not self._run:
+            self._run, self._store, self._epoch, self._names = run, Store(run.model_name), None, set()
+            self._publisher = None
+            if self._registry is not None:
+                embed(self._store, self._registry)
+            else:
+                self._publisher = Publisher(run, self._host, self._port)
+            self._zero(run)
+        if self._publisher is not None:
+            self._publisher.open(correlation.outputs)
+            self._publish(force=True)
+
+    def _zero(self, run: RunInfo) -> None:
+        """Counters exist before their first increase, or Prometheus cannot see it."""
+        store = self._store
+        store.add("training_batches_total", 0, run.stage)
+        store.add("training_samples_total", 0, run.stage)
+        store.set("training_info", 1, *self._info(run))
+        for signal in ("metrics", "tracing", "logging"):
+            store.add("telemetry_errors_total", 0, signal, "")
+            store.add("telemetry_dropped_total", 0, signal, "")
+        if run.stage == "train":
+            store.add("training_nonfinite_losses_total", 0)
+            store.add("training_checkpoints_total", 0)
+            store.histogram("training_checkpoint_duration_seconds")
+            for phase in PHASES:
+                store.add("training_phase_seconds_total", 0, phase)
+
+    @staticmethod
+    def _info(run: RunInfo) -> tuple[str, ...]:
+        packages = ("liquid-train", "lightning", "torch")
+        versions = [_version(package) for package in packages]
+        return (run.run_id, *versions, run.strategy, run.accelerator, str(run.world_size))
+
+    def handle(self, record: Record) -> None:
+        """Update the metrics that the record concerns."""
+        match record:
+            case BatchBlock():
+                self._block(record)
+            case Progress():
+                self._progress(record)
+            case EpochStarted(stage="train"):
+                self._store.set("training_epoch", record.epoch)
+                self._store.set("training_epoch_start_timestamp_seconds", record.start_ns / 1e9)
+            case EpochEnded():
+                self._epoch_ended(record)
+            case CheckpointSaved():
+                self._checkpoint(record)
+            case GradientNorm():
+                self._store.set("training_gradient_norm", record.value)
+            case RunStarted():
+                self._started()
+            case RunEnded():
+                self._ended(record)
+            case _:
+                pass
+
+    def _started(self) -> None:
+        if self._publisher is not None:
+            self._publisher.tell(status="running")
+            self._publish(force=True)
+
+    def _block(self, block: BatchBlock) -> None:
+        store, stage = self._store, block.stage
+        store.add("training_batches_total", len(block), stage)
+        store.add("training_samples_total", sum(block.samples), stage)
+        histogram = store.histogram("training_batch_duration_seconds", stage)
+        for start, end in zip(block.start_ns, block.end_ns, strict=True):
+            histogram.observe((end - start) / 1e9)
+        if (exemplar := self._correlation.exemplar) is not None:
+            histogram.attach(exemplar.seconds, exemplar.span._asdict())
+            self._correlation.exemplar = None
+        store.set("training_last_progress_timestamp_seconds", block.end_ns[-1] / 1e9)
+        self._losses(block)
+
+    def _losses(self, block: BatchBlock) -> None:
+        losses = [loss for loss in block.loss if loss is not None]
+        if losses:
+            if block.epoch != self._epoch:
+                self._epoch = block.epoch
+                self._store.clear("training_loss")
+            self._store.set("training_loss", losses[-1], str(block.epoch))
+            self._store.add(
+                "training_nonfinite_losses_total", sum(not math.isfinite(loss) for loss in losses)
+            )
+
+    def _progress(self, record: Progress) -> None:
+        store = self._store
+        store.set("training_global_step", record.global_step)
+        for name, value in (
+            ("training_progress_ratio", record.ratio),
+            ("training_eta_seconds", record.eta_seconds),
+        ):
+            if value is not None:
+                store.set(name, value)
+        for group, rate in enumerate(record.learning_rates):
+            store.set("training_learning_rate", rate, str(group))
+        for component, size in record.cuda_bytes.items():
+            store.set("memory_usage_bytes", size, component)
+        self._phases(record.phase_ns)
+        self._publish(epoch=record.epoch)
+
+    def _phases(self, phase_ns: Any) -> None:
+        for phase, seconds in phase_seconds(phase_ns).items():
+            self._store.set("training_phase_seconds_total", seconds, phase)
+
+    def _epoch_ended(self, record: EpochEnded) -> None:
+        store, stage = self._store, record.stage
+        if record.complete:
+            store.histogram("training_epoch_duration_seconds", stage).observe(record.duration_seconds)
+        store.set("training_last_progress_timestamp_seconds", record.end_ns / 1e9)
+        if record.accuracy is not None and stage in _DATASETS:
+            store.set("model_accuracy", record.accuracy, _DATASETS[stage])
+        if stage == "validation" and record.loss is not None:
+            store.set("validation_loss", record.loss)
+        for name, value in record.metrics.items():
+            self._logged(name, stage, value)
+        self._publish()
+
+    def _logged(self, name: str, stage: str, value: float) -> None:
+        if (name, stage) not in self._names and len(self._names) >= _MAX_NAMES:
+            self._faults.drop("metrics", "metric_names")
+            return
+        self._names.add((name, stage))
+        self._store.set("training_logged_metric", value, name, stage)
+
+    def _checkpoint(self, record: CheckpointSaved) -> None:
+        self._store.add("training_checkpoints_total", 1)
+        self._store.histogram("training_checkpoint_duration_seconds").observe(record.duration_seconds)
+        self._store.set("training_last_checkpoint_timestamp_seconds", record.end_ns / 1e9)
+
+    def _ended(self, record: RunEnded) -> None:
+        self._phases(record.phase_ns)
+        self._publish(force=True)
+        if self._publisher is not None and self._run is not None and record.stage == self._run.stage:
+            self._publisher.tell(
+                status=record.outcome,
+                reason=record.reason,
+                error_type=type(record.error).__name__ if record.error is not None else None,
+                error_message=str(record.error)[:1000] if record.error is not None else None,
+                ended=record.time_ns / 1e9,
+                epoch=record.epoch,
+                batch=record.batch,
+            )
+
+    def _publish(self, *, force: bool = False, **position: Any) -> None:
+        for kind, counts in (("errors", self._faults.errors), ("dropped", self._faults.dropped)):
+            for (signal, reason), count in list(counts.items()):
+                self._store.set(f"telemetry_{kind}_total", count, signal, reason)
+        if self._publisher is not None:
+            self._publisher.publish(self._store, force=force, **position)
+
+    def outputs(self) -> dict[str, str | None]:
+        """Where the metrics are served."""
+        return self._publisher.outputs() if self._publisher is not None else {}
+
+    def close(self) -> None:
+        """Hand over the last values and give up the seat."""
+        self._publish(force=True)
+        if self._publisher is not None:
+            self._publisher.close()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

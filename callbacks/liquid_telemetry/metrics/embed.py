@@ -1,0 +1,49 @@
+"""Serving from a registry of the user's own, for programs that already expose metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from weakref import WeakKeyDictionary
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from liquid_telemetry.metrics.store import Store
+
+_embedded: WeakKeyDictionary[CollectorRegistry, Embedded] = WeakKeyDictionary()
+
+
+class Embedded(Collector):
+    """All runs of this process that use one registry; a model's newest run stands for the model."""
+
+    def __init__(self) -> None:
+        self._stores: dict[str, Store] = {}
+
+    def show(self, store: Store) -> None:
+        """Show a run, in place of an earlier one of the same model."""
+        self._stores[store.model_name] = store
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: a registry asks at registration, and families appear as they get values."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Each family once, with the samples of all runs."""
+        families: dict[str, Metric] = {}
+        for store in list(self._stores.values()):
+            for family in store.collect():
+                if family.name in families:
+                    families[family.name].samples.extend(family.samples)
+                else:
+                    families[family.name] = family
+        return families.values()
+
+
+def embed(store: Store, registry: CollectorRegistry) -> None:
+    """Show a run's metrics in a registry."""
+    collector = _embedded.get(registry)
+    if collector is None:
+        collector = _embedded[registry] = Embedded()
+        registry.register(collector)
+    collector.show(store)

@@ -1,0 +1,119 @@
+"""Handing the metrics to the exporter process: a seat in the spool, a snapshot at most once a second."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from prometheus_client.openmetrics.exposition import generate_latest
+
+from liquid_telemetry.metrics.store import Store
+from liquid_telemetry.observe.records import RunInfo
+from liquid_telemetry.spool import (
+    ExporterAddress,
+    RunRecord,
+    RunSeat,
+    ensure_exporter,
+    exporter_address,
+    spool_dir,
+    start_exporter,
+)
+
+_log = logging.getLogger("liquid_telemetry")
+SNAPSHOT_EVERY = 1.0
+
+
+class Publisher:
+    """One rank's link to the exporter process.
+
+    Args:
+        run: Whose metrics these are.
+        host: Address that the exporter is asked to listen on, if it is not running yet.
+        port: Its port; 0 for a free one.
+    """
+
+    def __init__(self, run: RunInfo, host: str, port: int) -> None:
+        self._run = run
+        self._host, self._port = host, port
+        self._spool = spool_dir()
+        self._seat: RunSeat | None = None
+        self._record: RunRecord | None = None
+        self._address: ExporterAddress | None = None
+        self._due = 0.0
+
+    def open(self, outputs: Mapping[str, str | None]) -> None:
+        """Take the seat; a later stage of an ended run keeps its outcome.
+
+        Args:
+            outputs: What the other signals of the run write, for the exporter to finish after a death.
+        """
+        record = self._record
+        if record is None or record.status == "tuned":
+            record = self._new_record()
+        record = replace(
+            record,
+            events=outputs.get("events"),
+            traces=outputs.get("traces"),
+            trace_id=outputs.get("trace_id"),
+        )
+        self._seat = RunSeat.take(self._spool, record)
+        if self._run.local_rank == 0:
+            start_exporter(self._spool, self._host, self._port)
+
+    def _new_record(self) -> RunRecord:
+        run = self._run
+        return RunRecord(
+            run_id=run.run_id,
+            model_name=run.model_name,
+            rank=run.rank,
+            job=run.job,
+            stage=run.stage,
+            started=run.start_ns / 1e9,
+            run_dir=os.fspath(run.dir),
+        )
+
+    def tell(self, **changes: Any) -> None:
+        """Change the record."""
+        if self._seat is not None:
+            self._seat.update(**changes)
+
+    def publish(self, store: Store, *, force: bool = False, **position: Any) -> None:
+        """Hand over the metrics and where training stands, unless that was done within the last second."""
+        now = time.monotonic()
+        if self._seat is None or not (force or now >= self._due):
+            return
+        self._due = now + SNAPSHOT_EVERY
+        if self._run.local_rank == 0:
+            ensure_exporter(self._spool, self._host, self._port)
+        if position:
+            self._seat.update(**position)
+        if self._run.rank == 0:
+            self._seat.publish(generate_latest(store))  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Give up the seat; a run that never got to train was a Tuner's."""
+        if self._seat is not None:
+            if not self._seat.record.final:
+                self._seat.update(status="tuned")
+            self._record = self._seat.record
+            self._seat.release()
+            self._seat = None
+
+    def outputs(self) -> dict[str, str | None]:
+        """Where the metrics are served, once that is known."""
+        if self._address is None:
+            self._address = exporter_address(self._spool)
+            if self._address is not None:
+                self._announce(self._address)
+        url = f"{self._address.url}/metrics" if self._address is not None else None
+        return {"metrics_url": url, "spool": os.fspath(self._spool)}
+
+    def _announce(self, address: ExporterAddress) -> None:
+        _log.info("metrics of run %s at %s/metrics", self._run.run_id, address.url)
+        remark = address.remark(self._host, self._port)
+        if remark is not None:
+            _log.warning("%s", remark)

@@ -1,0 +1,1 @@
+"""The loop observer: Lightning's hooks and profiler actions become frozen records."""

@@ -1,0 +1,124 @@
+"""Passes over validation, test and prediction data, within a training epoch or alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from liquid_telemetry.observe.loop import StageLoop
+from liquid_telemetry.observe.names import pick_accuracy, pick_loss, scalars
+from liquid_telemetry.observe.phases import VALIDATION
+from liquid_telemetry.observe.progress import measure
+from liquid_telemetry.observe.records import EpochEnded, EpochStarted
+from liquid_telemetry.observe.run import finite_or_none
+from liquid_telemetry.observe.state import RunState
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+    from torch import Tensor
+
+
+class EvaluationWatch:
+    """Follows an evaluation loop; the sanity check is not a validation and is only timed."""
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._loop: StageLoop | None = None
+        self._before: Mapping[str, Any] = {}
+        self._timing = False
+
+    def start(self, trainer: Trainer, stage: str) -> None:
+        """A pass begins."""
+        self._state.phases.enter(VALIDATION)
+        self._timing = True
+        if trainer.sanity_checking:
+            return
+        state = self._state
+        self._before = dict(trainer.callback_metrics)
+        base = trainer.global_step - state.phases.optimizer_steps
+        self._loop = StageLoop(stage, trainer.current_epoch, state.clock, state.phases, base)
+        start = state.clock.unix_ns(self._loop.start)
+        state.dispatch.emit(EpochStarted(stage, self._loop.epoch, start, _expected(trainer, stage)))
+
+    def batch_start(self, index: int) -> None:
+        """A batch begins."""
+        if self._loop is not None:
+            self._loop.begin(index)
+
+    def batch_end(self, trainer: Trainer, batch: Any, index: int) -> None:
+        """A batch ended."""
+        if self._loop is not None and self._loop.end(index, self._state.options.batch_size(batch), None):
+            self._drain(trainer, self._loop)
+
+    def end(self, trainer: Trainer) -> None:
+        """A pass ended; Lightning has computed everything it logged."""
+        if self._loop is not None:
+            before = self._before
+            logged = scalars(trainer.callback_metrics)
+            fresh = {name: value for name, value in logged.items() if before.get(name) is not value}
+            self._close(trainer, self._loop, fresh, complete=True)
+        self._stop_timing()
+
+    def abort(self, trainer: Trainer) -> None:
+        """The run ends within a pass."""
+        if self._loop is not None:
+            self._close(trainer, self._loop, {}, complete=False)
+        self._stop_timing()
+
+    def _stop_timing(self) -> None:
+        if self._timing:
+            self._timing = False
+            self._state.phases.leave()
+
+    def _drain(self, trainer: Trainer, loop: StageLoop) -> None:
+        state = self._state
+        if rows := loop.drain():
+            state.dispatch.emit(loop.block(rows, None, 1.0))
+        state.dispatch.emit(measure(trainer, state, loop.epoch, trainer.fit_loop.batch_idx + 1))
+        state.dispatch.poll()
+
+    def _close(self, trainer: Trainer, loop: StageLoop, fresh: dict[str, Tensor], complete: bool) -> None:
+        loop.skip()
+        end = self._state.clock.now()
+        self._drain(trainer, loop)
+        self._loop = None
+        self._state.fresh.take(fresh)
+        ended = EpochEnded(
+            stage=loop.stage,
+            epoch=loop.epoch,
+            start_ns=self._state.clock.unix_ns(loop.start),
+            end_ns=self._state.clock.unix_ns(end),
+            batches=loop.batches,
+            samples=loop.samples,
+            global_step=trainer.global_step,
+            skipped=loop.skipped,
+            complete=complete,
+        )
+        names = list(fresh)
+        self._state.dispatch.emit_with(
+            list(fresh.values()),
+            lambda values: self._finish(ended, dict(zip(names, values or (), strict=False))),
+        )
+
+    def _finish(self, ended: EpochEnded, metrics: dict[str, float]) -> EpochEnded:
+        options = self._state.options
+        loss, accuracy = pick_loss(metrics, options.loss_key), pick_accuracy(metrics, options.accuracy_key)
+        record = replace(
+            ended,
+            loss=metrics[loss] if loss else None,
+            accuracy=metrics[accuracy] if accuracy else None,
+            metrics=metrics,
+        )
+        if record.stage == "validation":
+            self._state.validated = record
+        return record
+
+
+def _expected(trainer: Trainer, stage: str) -> int | None:
+    counts = {
+        "validation": trainer.num_val_batches,
+        "test": trainer.num_test_batches,
+        "predict": trainer.num_predict_batches,
+    }[stage]
+    return finite_or_none(sum(counts) if isinstance(counts, list) else counts)

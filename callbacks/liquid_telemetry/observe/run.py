@@ -1,0 +1,111 @@
+"""Identity of a run: its name, its directory and its place in a trace."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from liquid_telemetry.observe.batches import BatchSize, batch_size
+from liquid_telemetry.observe.clock import Clock
+from liquid_telemetry.observe.records import RunInfo
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+STAGE_OF_FN = {"fit": "train", "validate": "validation", "test": "test", "predict": "predict"}
+_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True)
+class ObserverOptions:
+    """What a user may say about the observation itself.
+
+    Args:
+        model_name: Name of the model in every signal; the LightningModule's class name when None.
+        dir: Folder that gets a sub-folder for each run.
+        loss_key: Name of the training loss in the step's output, or else among the logged values.
+        accuracy_key: Name of the accuracy among the logged values.
+        gradient_norm: Measure the gradient norm, once a second.
+        batch_size: Counts the samples of a batch.
+        clock: Monotonic nanoseconds.
+    """
+
+    model_name: str | None = None
+    dir: str | os.PathLike[str] = "runs"
+    loss_key: str | None = None
+    accuracy_key: str | None = None
+    gradient_norm: bool = False
+    batch_size: BatchSize = batch_size
+    clock: Clock | None = None
+
+    def merged(self, other: ObserverOptions) -> ObserverOptions:
+        """These options, and from ``other`` those that are still at their default here."""
+        default = ObserverOptions()
+        theirs = {
+            name: value
+            for name, value in vars(other).items()
+            if getattr(self, name) == getattr(default, name) and value != getattr(default, name)
+        }
+        return replace(self, **theirs)
+
+
+def new_run(
+    trainer: Trainer, module: LightningModule, options: ObserverOptions, fn: str, start_ns: int
+) -> RunInfo:
+    """A new run; its identity is rank 0's on every rank.
+
+    Every rank must come here: with several ranks the identity is broadcast.
+    """
+    identity = _identity(start_ns, os.environ)
+    if trainer.world_size > 1:
+        identity = trainer.strategy.broadcast(identity)
+    run_id, trace_id, root_span_id, parent_span_id = identity
+    return RunInfo(
+        run_id=run_id,
+        model_name=options.model_name or (type(module).__name__ if module is not None else "unknown"),
+        dir=Path(options.dir).absolute() / run_id,
+        stage=STAGE_OF_FN[fn],
+        job=fn == "fit" and not _is_fast_dev_run(trainer),
+        start_ns=start_ns,
+        trace_id=trace_id,
+        root_span_id=root_span_id,
+        parent_span_id=parent_span_id,
+        rank=trainer.global_rank,
+        local_rank=trainer.local_rank,
+        world_size=trainer.world_size,
+        strategy=type(trainer.strategy).__name__,
+        accelerator=type(trainer.accelerator).__name__,
+    )
+
+
+def _identity(start_ns: int, environment: Mapping[str, str]) -> tuple[str, str, str, str | None]:
+    """Run id, trace id, root span id, parent span id; drawn from the system so that no seed can repeat them."""
+    moment = datetime.fromtimestamp(start_ns / 1e9, timezone.utc)
+    run_id = f"{moment:%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
+    parent = _TRACEPARENT.match(environment.get("TRACEPARENT", "").strip().lower())
+    trace_id, parent_span_id = parent.groups() if parent else (os.urandom(16).hex(), None)
+    return run_id, trace_id, os.urandom(8).hex(), parent_span_id
+
+
+def _is_fast_dev_run(trainer: Trainer) -> bool:
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def checkpoint_folder(trainer: Trainer) -> str | None:
+    """Where the trainer's first checkpoint callback writes, if it has said so yet."""
+    callback = trainer.checkpoint_callback
+    folder = getattr(callback, "dirpath", None)
+    return str(Path(folder).absolute()) if folder else None
+
+
+def finite_or_none(value: Any) -> int | None:
+    """A count of Lightning's as an int; None for unlimited or unknown."""
+    try:
+        return int(value) if 0 <= value < float("inf") else None
+    except (TypeError, ValueError):
+        return None

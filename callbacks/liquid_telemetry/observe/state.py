@@ -1,0 +1,56 @@
+"""What the parts of one observer share about its run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from liquid_telemetry.observe.clock import RunClock
+from liquid_telemetry.observe.dispatch import Dispatcher
+from liquid_telemetry.observe.names import Freshness
+from liquid_telemetry.observe.phases import PhaseClock
+from liquid_telemetry.observe.records import BatchBlock, EpochEnded, RunInfo
+from liquid_telemetry.observe.run import ObserverOptions
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+
+@dataclass
+class RunState:
+    """A run under way; lives from the first ``setup`` until the next run of the same Trainer."""
+
+    info: RunInfo
+    clock: RunClock
+    phases: PhaseClock
+    dispatch: Dispatcher
+    options: ObserverOptions
+    start: int
+    """Monotonic nanoseconds."""
+    fitting: bool = True
+    """Whether the Trainer function under way is fit."""
+    resumed_from: str | None = None
+    epochs: int = 0
+    batches: int = 0
+    last_loss: float | None = None
+    last_epoch: int | None = None
+    last_batch: int | None = None
+    validated: EpochEnded | None = None
+    """The last validation, for the epoch that holds it."""
+    first_progress: tuple[int, float] | None = None
+    """Monotonic nanoseconds and progress at the first drain, for the estimate of the end."""
+    fresh: Freshness = field(default_factory=Freshness)
+    tell_checkpoints: Callable[[Trainer], None] = lambda trainer: None
+    """Tells the saves since the last call; by now their callbacks have named the files."""
+
+    @property
+    def unix_now(self) -> int:
+        """Unix nanoseconds."""
+        return self.clock.unix_ns(self.clock.now())
+
+    def count(self, block: BatchBlock) -> None:
+        """Remember where training has got to."""
+        self.batches += len(block)
+        self.last_epoch, self.last_batch = block.epoch, block.index[-1]
+        self.last_loss = next((loss for loss in reversed(block.loss) if loss is not None), self.last_loss)

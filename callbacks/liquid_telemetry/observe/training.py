@@ -1,0 +1,184 @@
+"""Training epochs and their batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from liquid_telemetry.observe.loop import Row, StageLoop
+from liquid_telemetry.observe.names import Freshness, pick_accuracy, pick_loss
+from liquid_telemetry.observe.progress import learning_rates, measure
+from liquid_telemetry.observe.records import BatchBlock, EpochEnded, EpochStarted, GradientNorm
+from liquid_telemetry.observe.run import finite_or_none
+from liquid_telemetry.observe.state import RunState
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+_GRADIENT_EVERY_NS = 1_000_000_000
+
+
+class TrainingWatch:
+    """Follows the training loop: epochs open late when a resumed one has no start, batches may be skipped.
+
+    An epoch's record waits until the next rare hook after its end: only then are the values of its ``self.log``
+    complete, and only then may they be read without a collective out of turn.
+    """
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._loop: StageLoop | None = None
+        self._ended: tuple[StageLoop, EpochEnded] | None = None
+        self._scale = 1.0
+        self._automatic = True
+        self._loss_key = state.options.loss_key or "loss"
+        self._step_values = Freshness()
+        self._gradient_due = 0
+
+    def epoch_start(self, trainer: Trainer) -> None:
+        """An epoch begins."""
+        self.settle(trainer)
+        self._open(trainer)
+
+    def batch_start(self, trainer: Trainer, index: int) -> None:
+        """A batch begins."""
+        (self._loop or self._open(trainer)).begin(index)
+
+    def batch_end(self, trainer: Trainer, outputs: Any, batch: Any, index: int) -> None:
+        """A batch ended; ``outputs`` is what Lightning made of the step's return."""
+        loop = self._loop or self._open(trainer)
+        skipped = not outputs and self._automatic
+        if loop.end(index, self._state.options.batch_size(batch), self._loss_in(outputs), skipped):
+            self._drain(trainer, loop)
+
+    def before_optimizer_step(self, module: LightningModule) -> None:
+        """Gradients are complete; their norm is taken once a second, where asked for."""
+        state = self._state
+        if not state.options.gradient_norm or state.clock.now() < self._gradient_due:
+            return
+        self._gradient_due = state.clock.now() + _GRADIENT_EVERY_NS
+        if (norm := gradient_norm(module)) is not None:
+            state.dispatch.emit_with([norm], lambda values: GradientNorm(values[0]) if values else None)
+
+    def epoch_end(self, trainer: Trainer) -> None:
+        """An epoch ended; its checkpoint and the last of its metrics are still to come."""
+        if self._loop is not None:
+            self._close(trainer, self._loop, complete=True)
+
+    def settle(self, trainer: Trainer, metrics: Mapping[str, Any] | None = None) -> None:
+        """Tell the epoch that has ended, with everything it logged."""
+        if self._ended is None:
+            return
+        loop, ended = self._ended
+        self._ended = None
+        fresh = self._state.fresh.take(trainer.callback_metrics if metrics is None else metrics)
+        names = list(fresh)
+        self._state.dispatch.emit_with(
+            list(fresh.values()),
+            lambda values: self._finish(loop, ended, dict(zip(names, values or (), strict=False))),
+        )
+
+    def abort(self, trainer: Trainer) -> None:
+        """The run ends within an epoch: tell what there is, reading nothing that might be a collective."""
+        self.settle(trainer, metrics={})
+        if self._loop is not None:
+            self._close(trainer, self._loop, complete=False)
+            self.settle(trainer, metrics={})
+
+    def _open(self, trainer: Trainer) -> StageLoop:
+        state = self._state
+        self._automatic = trainer.lightning_module.automatic_optimization
+        self._scale = float(trainer.accumulate_grad_batches) if self._automatic else 1.0
+        base = trainer.global_step - state.phases.optimizer_steps
+        self._loop = loop = StageLoop("train", trainer.current_epoch, state.clock, state.phases, base)
+        expected = finite_or_none(trainer.num_training_batches)
+        start = state.clock.unix_ns(loop.start)
+        state.dispatch.emit(EpochStarted("train", loop.epoch, start, expected))
+        return loop
+
+    def _loss_in(self, outputs: Any) -> Tensor | None:
+        if not isinstance(outputs, Mapping):
+            return None
+        loss = outputs.get(self._loss_key)
+        if loss is None:
+            loss = outputs.get("loss")
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            return None
+        return loss.detach() if loss.requires_grad else loss
+
+    def _drain(self, trainer: Trainer, loop: StageLoop) -> None:
+        rows = self._with_logged_loss(trainer, loop.drain())
+        state, scale = self._state, self._scale
+
+        def build(losses: Sequence[float] | None) -> BatchBlock:
+            block = loop.block(rows, losses, scale)
+            loop.count_losses(block)
+            state.count(block)
+            return block
+
+        if rows:
+            state.dispatch.emit_with([row[5] for row in rows if row[5] is not None], build)
+        state.tell_checkpoints(trainer)
+        state.dispatch.emit(measure(trainer, state, loop.epoch, loop.batches))
+        state.dispatch.poll()
+
+    def _with_logged_loss(self, trainer: Trainer, rows: list[Row]) -> list[Row]:
+        """Where no step returned a loss (manual optimisation may not), the logged one stands for the last batch."""
+        if not rows or any(row[5] is not None for row in rows):
+            return rows
+        logged = self._step_values.take(trainer.callback_metrics)
+        name = pick_loss(logged, self._state.options.loss_key)
+        if name is None:
+            return rows
+        index, start, end, samples, step, _, skipped, phases = rows[-1]
+        value = logged[name].detach() / self._scale
+        return [*rows[:-1], (index, start, end, samples, step, value, skipped, phases)]
+
+    def _close(self, trainer: Trainer, loop: StageLoop, complete: bool) -> None:
+        loop.skip()
+        end = self._state.clock.now()
+        phases = self._state.phases.snapshot(end)
+        self._drain(trainer, loop)
+        self._loop = None
+        self._state.epochs += complete
+        rates = learning_rates(trainer)
+        ended = EpochEnded(
+            stage="train",
+            epoch=loop.epoch,
+            start_ns=self._state.clock.unix_ns(loop.start),
+            end_ns=self._state.clock.unix_ns(end),
+            batches=loop.batches,
+            samples=loop.samples,
+            global_step=trainer.global_step,
+            skipped=loop.skipped,
+            learning_rate=rates[0] if rates else None,
+            phase_ns=[now - then for now, then in zip(phases, loop.phases_at_start, strict=True)],
+            complete=complete,
+        )
+        self._ended = loop, ended
+
+    def _finish(self, loop: StageLoop, ended: EpochEnded, metrics: dict[str, float]) -> EpochEnded:
+        validated = self._state.validated
+        if validated is None or validated.epoch != ended.epoch:
+            validated = None
+        accuracy = pick_accuracy(metrics, self._state.options.accuracy_key)
+        return replace(
+            ended,
+            loss=loop.mean_loss,
+            accuracy=metrics[accuracy] if accuracy else None,
+            metrics=metrics,
+            val_loss=validated.loss if validated else None,
+            val_accuracy=validated.accuracy if validated else None,
+        )
+
+
+def gradient_norm(module: LightningModule) -> Tensor | None:
+    """L2 norm of all gradients, on their device."""
+    norms = [torch.linalg.vector_norm(p.grad.detach()) for p in module.parameters() if p.grad is not None]
+    return (
+        torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms])) if norms else None
+    )

@@ -1,0 +1,321 @@
+"""Records to spans."""
+
+from __future__ import annotations
+
+import math
+import os
+import traceback
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.trace import TracerProvider
+
+from liquid_telemetry.files import LineFile, rank_name
+from liquid_telemetry.observe.backend import Correlation, Exemplar, SpanRef
+from liquid_telemetry.observe.guard import Faults
+from liquid_telemetry.observe.records import (
+    BatchBlock,
+    CheckpointSaved,
+    EpochEnded,
+    EpochStarted,
+    Record,
+    RunEnded,
+    RunInfo,
+    RunStarted,
+    phase_seconds,
+)
+from liquid_telemetry.signals import NAMESPACE
+from liquid_telemetry.tracing.batch_template import PHASE_NAMES
+from liquid_telemetry.tracing.budget import Budget, SlowBatches
+from liquid_telemetry.tracing.endpoint import exporter_factory
+from liquid_telemetry.tracing.otlp_json import SpanData, SpanEvent, Value
+from liquid_telemetry.tracing.own import OwnSink
+from liquid_telemetry.tracing.provider import ProviderSink, global_provider
+from liquid_telemetry.tracing.resource import resource_of
+from liquid_telemetry.tracing.send import Sender
+from liquid_telemetry.tracing.sink import BatchSpan, Failure, OpenSpan, Sink
+from liquid_telemetry.tracing.unfinished import forget_unfinished, write_unfinished
+
+
+class TracingBackend:
+    """One trace for a run: root, epochs, batches, validations, checkpoints, and a summary written last.
+
+    Args:
+        provider: The user's; else the global SDK provider, else our own.
+        otlp_endpoint: Where our own sends spans besides the file.
+    """
+
+    signal = "tracing"
+
+    def __init__(self, provider: TracerProvider | None, otlp_endpoint: str | None) -> None:
+        self._provider = provider
+        self._endpoint = otlp_endpoint
+        self._run: RunInfo | None = None
+        self._root: SpanRef | None = None
+        self._fit: OpenSpan | None = None
+        self._epoch: _Epoch | None = None
+        self._inner: _Epoch | None = None
+        self._last_epoch: SpanRef | None = None
+        self._aborted: list[tuple[OpenSpan, int, dict[str, Value]]] = []
+        self._traces: Path | None = None
+
+    def start(self, run: RunInfo, correlation: Correlation, faults: Faults) -> None:
+        """Choose the sink for a run, or open it again."""
+        self._correlation = correlation
+        if run is not self._run:
+            self._root = self._fit = self._epoch = self._inner = self._last_epoch = None
+            self._aborted, self._budget = [], Budget()
+            self._slow = {stage: SlowBatches() for stage in ("train", "validation", "test", "predict")}
+        self._run = run
+        self._resource = resource_of(run, os.environ)
+        provider = self._provider or global_provider()
+        self._sink: Sink = ProviderSink(provider) if provider else self._own_sink(run, faults)
+        self._traces = None if provider else run.dir / rank_name("traces", run.rank)
+
+    def _own_sink(self, run: RunInfo, faults: Faults) -> OwnSink:
+        sender = None
+        with faults.guard("tracing"):
+            factory = exporter_factory(self._endpoint, os.environ)
+            sender = Sender(factory, self._resource, faults) if factory is not None else None
+        return OwnSink(
+            LineFile(run.dir / rank_name("traces", run.rank)), self._resource, run.trace_id, sender
+        )
+
+    def handle(self, record: Record) -> None:
+        """Open, close or write the spans that the record concerns."""
+        match record:
+            case BatchBlock():
+                self._batches(record)
+            case EpochStarted():
+                self._epoch_started(record)
+            case EpochEnded():
+                self._epoch_ended(record)
+            case CheckpointSaved():
+                self._checkpoint(record)
+            case RunStarted():
+                self._started(record)
+            case RunEnded():
+                self._ended(record)
+            case _:
+                pass
+
+    @property
+    def _named(self) -> RunInfo:
+        assert self._run is not None
+        return self._run
+
+    def _started(self, record: RunStarted) -> None:
+        run = self._named
+        if run.stage != "train":
+            return
+        if run.rank == 0:
+            attributes = _attributes(
+                {
+                    "run.id": run.run_id,
+                    "model.name": run.model_name,
+                    "model.parameters": record.parameters,
+                    "resumed_from": record.resumed_from,
+                }
+            )
+            parent = SpanRef(run.trace_id, run.parent_span_id) if run.parent_span_id else None
+            root = self._sink.open("fit started", run.start_ns, attributes, parent, span_id=run.root_span_id)
+            self._sink.close(root, run.start_ns, {})
+            self._root = root.ref
+        else:
+            self._root = SpanRef(run.trace_id, run.root_span_id)
+        self._correlation.run = self._root
+        identity = _attributes({"run.id": run.run_id, "model.name": run.model_name})
+        self._fit = self._sink.open("fit", run.start_ns, identity, self._root)
+        self._budget.used += 2
+        self._sink.flush()
+        self._note_unfinished()
+
+    def _epoch_started(self, record: EpochStarted) -> None:
+        name = f"{record.stage} epoch"
+        attributes = _attributes(
+            {"run.id": self._named.run_id, "stage": record.stage, "epoch.index": record.epoch}
+        )
+        within = self._epoch is not None and record.stage != "train"
+        if within and self._epoch is not None:
+            span = self._sink.open(name, record.start_ns, attributes, self._epoch.span.ref)
+            self._epoch.budget.used += 1
+            self._inner = _Epoch(span, self._epoch.budget)
+            return
+        expected = record.expected_batches or self._budget.limit // 2
+        if self._root is None or self._budget.fits(expected + 1):
+            span, budget = self._sink.open(name, record.start_ns, attributes, self._root), self._budget
+        else:
+            span = self._sink.open(name, record.start_ns, attributes, links=(self._root,))
+            budget = Budget()
+        budget.used += 1
+        self._epoch = _Epoch(span, budget)
+        self._correlation.epoch = span.ref
+        self._note_unfinished()
+
+    def _open_epoch(self, stage: str) -> _Epoch | None:
+        return self._inner if self._inner is not None and stage != "train" else self._epoch
+
+    def _batches(self, block: BatchBlock) -> None:
+        epoch = self._open_epoch(block.stage)
+        if epoch is None:
+            return
+        kept = self._keep(block, epoch)
+        if not kept:
+            return
+        refs = self._sink.batches(f"{block.stage} batch", epoch.span, kept)
+        if refs:
+            slowest = max(range(len(kept)), key=lambda at: kept[at].end_ns - kept[at].start_ns)
+            seconds = (kept[slowest].end_ns - kept[slowest].start_ns) / 1e9
+            self._correlation.exemplar = Exemplar(seconds, refs[slowest])
+        self._sink.flush()
+
+    def _keep(self, block: BatchBlock, epoch: _Epoch) -> list[BatchSpan]:
+        slow = self._slow[block.stage]
+        phases = block.phase_ns or [()] * len(block)
+        kept = []
+        for row in zip(
+            block.index,
+            block.start_ns,
+            block.end_ns,
+            block.samples,
+            block.global_step,
+            block.loss,
+            block.skipped,
+            phases,
+            strict=True,
+        ):
+            index, start, end, samples, step, loss, skipped, phase_ns = row
+            telling = slow.is_slow((end - start) / 1e9) or skipped
+            telling = telling or (loss is not None and not math.isfinite(loss))
+            epoch.total += 1
+            if epoch.budget.take() or (telling and epoch.budget.take(telling=True)):
+                epoch.recorded += 1
+                seconds = [ns / 1e9 for ns in phase_ns[: len(PHASE_NAMES)]]
+                kept.append(BatchSpan(index, start, end, samples, step, loss, skipped, seconds))
+        return kept
+
+    def _epoch_ended(self, record: EpochEnded) -> None:
+        epoch = self._open_epoch(record.stage)
+        if epoch is None:
+            return
+        phases = phase_seconds(record.phase_ns)
+        attributes = _attributes(
+            {
+                "global_step": record.global_step,
+                "loss": record.loss,
+                "accuracy": record.accuracy,
+                "learning_rate": record.learning_rate,
+                "batches.total": record.batches,
+                "batches.recorded": epoch.recorded,
+                "batches.kept": epoch.kept,
+                "samples.total": record.samples,
+                **{f"{_PHASE_ATTRIBUTE.get(name, name)}.duration": value for name, value in phases.items()},
+            }
+        )
+        if record.complete:
+            self._sink.close(epoch.span, record.end_ns, attributes)
+        else:
+            self._aborted.append((epoch.span, record.end_ns, attributes))
+        if epoch is self._inner:
+            self._inner = None
+        else:
+            self._last_epoch, self._epoch = epoch.span.ref, None
+        self._sink.flush()
+
+    def _checkpoint(self, record: CheckpointSaved) -> None:
+        parent = self._epoch.span.ref if self._epoch is not None else self._last_epoch or self._root
+        attributes = _attributes(
+            {
+                "run.id": self._named.run_id,
+                "checkpoint.path": record.path,
+                "epoch.index": record.epoch,
+                "global_step": record.global_step,
+            }
+        )
+        self._sink.close(
+            self._sink.open("checkpoint", record.start_ns, attributes, parent), record.end_ns, {}
+        )
+        (self._epoch.budget if self._epoch is not None else self._budget).used += 1
+
+    def _ended(self, record: RunEnded) -> None:
+        self._correlation.epoch = None
+        failure = _failure(record) if record.outcome == "failed" else None
+        for span, end_ns, attributes in self._aborted:
+            self._sink.close(span, end_ns, attributes, failure)
+        self._aborted = []
+        if self._fit is not None and record.stage == "train":
+            phases = phase_seconds(record.phase_ns)
+            attributes = _attributes(
+                {
+                    "outcome": record.outcome,
+                    "reason": record.reason,
+                    "global_step": record.global_step,
+                    "batches.total": record.batches,
+                    **{f"{_PHASE_ATTRIBUTE.get(n, n)}.duration": value for n, value in phases.items()},
+                }
+            )
+            self._sink.close(self._fit, record.time_ns, attributes, failure)
+            self._fit = None
+        self._sink.flush()
+        if self._traces is not None and self._named.rank == 0:
+            forget_unfinished(self._traces.parent)
+
+    def _note_unfinished(self) -> None:
+        if self._traces is None or self._named.rank != 0:
+            return
+        spans = [span for span in (self._fit, self._epoch and self._epoch.span) if span]
+        notes = [
+            SpanData(
+                name=span.name,
+                trace_id=span.ref.trace_id,
+                span_id=span.ref.span_id,
+                parent_id=span.parent.span_id if span.parent else None,
+                start_ns=span.start_ns,
+                end_ns=span.start_ns,
+                attributes=span.attributes,
+                links=span.links,
+            )
+            for span in spans
+        ]
+        write_unfinished(self._traces.parent, self._resource, notes)
+
+    def outputs(self) -> dict[str, str | None]:
+        """The trace and its file."""
+        if self._run is None:
+            return {}
+        trace_id = self._root.trace_id if self._root is not None else self._run.trace_id
+        return {"trace_id": trace_id, "traces": os.fspath(self._traces) if self._traces else None}
+
+    def close(self) -> None:
+        """Write the rest; a sender has a deadline."""
+        self._sink.shutdown()
+
+
+class _Epoch:
+    """An open pass over the data of a stage, and how many of its batches have a span."""
+
+    def __init__(self, span: OpenSpan, budget: Budget) -> None:
+        self.span = span
+        self.budget = budget
+        self.total = self.recorded = 0
+
+    @property
+    def kept(self) -> str:
+        return "all" if self.recorded == self.total else "budget spent: slow, skipped and non-finite only"
+
+
+_PHASE_ATTRIBUTE = {"data": "data_wait"}
+
+
+def _attributes(values: dict[str, Any]) -> dict[str, Value]:
+    return {NAMESPACE + name: value for name, value in values.items() if value is not None}
+
+
+def _failure(record: RunEnded) -> Failure | None:
+    error = record.error
+    if error is None:
+        return None
+    kind, message = type(error).__qualname__, str(error)[:2000]
+    stack = "".join(traceback.format_exception(error))[-16000:]
+    exception = {"exception.type": kind, "exception.message": message, "exception.stacktrace": stack}
+    return Failure(kind, message, SpanEvent("exception", record.time_ns, exception))

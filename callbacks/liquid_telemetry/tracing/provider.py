@@ -1,0 +1,96 @@
+"""The user's provider as a sink: OpenTelemetry API only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags, Tracer, TracerProvider
+
+from liquid_telemetry import __version__
+from liquid_telemetry.observe.backend import SpanRef
+from liquid_telemetry.signals import TRACER
+from liquid_telemetry.tracing.batch_template import batch_attributes
+from liquid_telemetry.tracing.otlp_json import Attributes
+from liquid_telemetry.tracing.sink import BatchSpan, Failure, OpenSpan
+
+
+def global_provider() -> TracerProvider | None:
+    """The SDK provider that the user's program has installed, or None."""
+    provider = trace.get_tracer_provider()
+    return None if isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider)) else provider
+
+
+class ProviderSink:
+    """Makes spans with the user's provider, after the fact; it neither flushes nor shuts the provider down."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._tracer: Tracer = provider.get_tracer(TRACER, __version__)
+
+    def open(
+        self,
+        name: str,
+        start_ns: int,
+        attributes: Attributes,
+        parent: SpanRef | None = None,
+        links: tuple[SpanRef, ...] = (),
+        span_id: str | None = None,
+    ) -> OpenSpan:
+        """Begin a span; the provider chooses its ids."""
+        native = self._tracer.start_span(
+            name,
+            context=self._parent(parent),
+            start_time=start_ns,
+            attributes=dict(attributes),
+            links=[trace.Link(_context(link)) for link in links],
+        )
+        return OpenSpan(name, _ref(native), parent, start_ns, attributes, links, native)
+
+    def close(
+        self, span: OpenSpan, end_ns: int, attributes: Attributes, failure: Failure | None = None
+    ) -> None:
+        """End a span."""
+        native: Span = span.native
+        native.set_attributes(dict(attributes))
+        if failure is not None:
+            native.set_attribute("error.type", failure.kind)
+            native.add_event(failure.event.name, dict(failure.event.attributes), failure.event.time_ns)
+            native.set_status(Status(StatusCode.ERROR, failure.message))
+        native.end(max(span.start_ns, end_ns))
+
+    def batches(self, name: str, epoch: OpenSpan, batches: Sequence[BatchSpan]) -> list[SpanRef]:
+        """Record batches of an epoch as its children; [] where the provider does not sample them."""
+        context = self._parent(epoch.ref)
+        refs = []
+        for batch in batches:
+            attributes = {**epoch.attributes, **batch_attributes(batch)}
+            span = self._tracer.start_span(
+                name, context=context, start_time=batch.start_ns, attributes=attributes
+            )
+            span.end(max(batch.start_ns, batch.end_ns))
+            if span.get_span_context().trace_flags.sampled:
+                refs.append(_ref(span))
+        return refs if len(refs) == len(batches) else []
+
+    @staticmethod
+    def _parent(parent: SpanRef | None) -> Any:
+        if parent is None:
+            return None
+        return trace.set_span_in_context(trace.NonRecordingSpan(_context(parent)), Context())
+
+    def flush(self) -> None:
+        """Nothing: the provider exports when it likes."""
+
+    def shutdown(self) -> None:
+        """Nothing: the provider is the user's."""
+
+
+def _ref(span: Span) -> SpanRef:
+    context = span.get_span_context()
+    return SpanRef(f"{context.trace_id:032x}", f"{context.span_id:016x}")
+
+
+def _context(ref: SpanRef) -> SpanContext:
+    return SpanContext(int(ref.trace_id, 16), int(ref.span_id, 16), False, TraceFlags(TraceFlags.SAMPLED))
