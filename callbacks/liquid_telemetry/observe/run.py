@@ -55,14 +55,26 @@ class ObserverOptions:
 
 
 def new_run(
-    trainer: Trainer, module: LightningModule, options: ObserverOptions, fn: str, start_ns: int
+    trainer: Trainer,
+    module: LightningModule | None,
+    options: ObserverOptions,
+    fn: str,
+    start_ns: int,
+    together: bool = True,
 ) -> RunInfo:
-    """A new run; its identity is rank 0's on every rank.
+    """A new run.
 
-    Every rank must come here: with several ranks the identity is broadcast.
+    Args:
+        trainer: Whose run it is.
+        module: Gives the model its name, unless the options do.
+        options: Of the user.
+        fn: fit, validate, test or predict.
+        start_ns: Unix nanoseconds.
+        together: Whether every rank comes here, so that all can take rank 0's identity. Not so on an exception:
+            a broadcast would wait there for ranks that never come.
     """
     identity = _identity(start_ns, os.environ)
-    if trainer.world_size > 1:
+    if together and trainer.world_size > 1:
         identity = trainer.strategy.broadcast(identity)
     run_id, trace_id, root_span_id, parent_span_id = identity
     return RunInfo(
