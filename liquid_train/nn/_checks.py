@@ -1,6 +1,7 @@
 """Checks of arguments that several modules share. Every message is one line: value, rule, fix."""
 
 from collections.abc import Collection
+from numbers import Integral
 
 from torch import Tensor
 
@@ -13,9 +14,9 @@ def check_choice(name: str, value: object, choices: Collection[object]) -> None:
 
 def check_at_least(name: str, value: object, least: int) -> int:
     """Return ``value`` if it is a whole number of at least ``least``; otherwise raise ValueError."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
-    return value
+    return int(value)
 
 
 def check_channels(input: Tensor, input_size: int) -> None:

@@ -79,21 +79,16 @@ class CfCCell(nn.Module):
         check_at_least("input_size", input_size, 1)
         check_at_least("hidden_size", hidden_size, 1)
         check_choice("mode", mode, MODES)
-        check_choice("activation", backbone_activation, ACTIVATIONS)
-        check_at_least("backbone_layers", backbone_layers, 0)
-        if not 0.0 <= backbone_dropout <= 1.0:
-            raise ValueError(f"backbone_dropout={backbone_dropout!r} must be a probability between 0 and 1")
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.mode = mode
         self.strict_wiring = strict_wiring
 
         features = input_size + hidden_size
-        self.backbone: nn.Sequential | None = None
-        if backbone_layers > 0:
-            check_at_least("backbone_units", backbone_units, 1)
-            activation = ACTIVATIONS[backbone_activation]
-            self.backbone = _backbone(features, backbone_units, backbone_layers, activation, backbone_dropout)
+        self.backbone = _backbone(
+            features, backbone_units, backbone_layers, backbone_activation, backbone_dropout
+        )
+        if self.backbone is not None:
             features = backbone_units
         self._mask = _head_mask(sparsity_mask, features, hidden_size)
         self.sparsity_mask: Tensor | None
@@ -198,12 +193,18 @@ def _apply(head: nn.Linear, z: Tensor) -> Tensor:
 
 
 def _backbone(
-    features: int, units: int, layers: int, activation: type[nn.Module], dropout: float
-) -> nn.Sequential:
+    features: int, units: int, layers: int, activation: str, dropout: float
+) -> nn.Sequential | None:
     """Stack the backbone; a module's place in the stack is part of its name in a state dict."""
+    check_choice("backbone_activation", activation, ACTIVATIONS)
+    if not 0.0 <= dropout <= 1.0:
+        raise ValueError(f"backbone_dropout={dropout!r} must be a probability between 0 and 1")
+    if check_at_least("backbone_layers", layers, 0) == 0:
+        return None
+    check_at_least("backbone_units", units, 1)
     modules: list[nn.Module] = []
     for index in range(layers):
-        modules += [nn.Linear(features, units), activation()]
+        modules += [nn.Linear(features, units), ACTIVATIONS[activation]()]
         if dropout > 0.0 and (index > 0 or layers == 1):
             modules.append(nn.Dropout(dropout))
         features = units

@@ -1,8 +1,7 @@
 """One step of the liquid time-constant network (LTC).
 
-Sources: Hasani et al. 2021, "Liquid time-constant networks", arXiv 2006.04439 (the semi-implicit solver is
-    eq. 3 and
-algorithm 1); the wiring as in Lechner et al. 2020, doi 10.1038/s42256-020-00237-3.
+Sources: Hasani et al. 2021, "Liquid time-constant networks", arXiv 2006.04439: the solver is eq. 3 and
+algorithm 1; the wiring as in Lechner et al. 2020, doi 10.1038/s42256-020-00237-3.
 
 Shapes: B batch, C input channels, H neurons, M motor neurons, S sources of synapses (C or H).
 """
@@ -42,8 +41,9 @@ class LTCCell(WiredCell):
     The step is split into ``ode_unfolds`` parts of length d. Each holds the conductances g at the old
     potentials and solves for the new ones (eq. 3)::
 
-        v_i <- (cm_i v_i + d (gleak_i vleak_i + sum_j g_ij erev_ij)) / (cm_i + d (gleak_i + sum_j g_ij +
-        epsilon))
+              cm_i v_i + d (gleak_i vleak_i + sum_j g_ij erev_ij)
+        v_i <- ---------------------------------------------------
+               cm_i + d (gleak_i + sum_j g_ij + epsilon)
 
     Args:
         wiring: An ``ncps`` wiring. The cell works on a copy.

@@ -21,6 +21,7 @@ CONSTRUCTION = {
     "mode='fast' is unknown: use one of 'default', 'pure', 'no_gate'": lambda: CfC(3, 4, mode="fast"),
     "mode='fast' is unknown": lambda: CfC(3, AutoNCP(12, 3), mode="fast"),
     "activation='elu' is unknown: use one of 'lecun_tanh', 'silu'": lambda: CfC(3, 4, activation="elu"),
+    "backbone_activation='elu' is unknown": lambda: CfCCell(3, 4, backbone_activation="elu"),
     "units=0 must be a whole number of at least 1": lambda: CfC(3, 0),
     "units='4' must be a whole number": lambda: LTC(3, "4"),
     "input_size=None must be a whole number": lambda: CfC(None, 4),
@@ -98,6 +99,10 @@ def test_call(message, layer):
         CALLS[message](layer(3, AutoNCP(12, 3)))
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+def test_sizes_may_be_numpy_integers():
+    assert CfC(np.int64(3), np.int32(4), proj_size=np.int64(2))(X)[0].shape == (2, 5, 2)
 
 
 def test_mixed_memory_needs_a_pair():

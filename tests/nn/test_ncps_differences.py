@@ -59,6 +59,11 @@ class TestSequences:
             layers[1]()(packed)
         assert layers[0]()(packed)[0].data.shape[0] == 7
 
+    def test_compile_to_one_graph(self, layers, assert_same):
+        layer, x, spans, lengths = layers[0](), torch.randn(2, 3, 3), torch.rand(2, 3), torch.tensor([3, 2])
+        compiled = torch.compile(layer, backend="eager", fullgraph=True)
+        assert_same(compiled(x, None, spans, lengths), layer(x, None, spans, lengths))
+
     def test_last_output_of_one_sequence_time_first(self, layers):
         options = {"return_sequences": False, "batch_first": False}
         ours, theirs = layers[0](**options), layers[1](**options)
@@ -67,7 +72,7 @@ class TestSequences:
         assert ours(x)[0].shape == (ours.output_size,)
 
 
-class TestPrecision:
+class TestPrecisionAndDevice:
     @pytest.mark.parametrize("mixed", [False, True], ids=["", "mixed"])
     def test_bfloat16(self, layers, mixed):
         layer, x = layers[0](mixed_memory=mixed), torch.randn(4, 5, 3)
@@ -93,6 +98,12 @@ class TestPrecision:
             torch.testing.assert_close(part, expected, rtol=0.05, atol=0.05)
         output.float().sum().backward()
         assert all(p.grad is None or torch.isfinite(p.grad).all() for p in layer.parameters())
+
+    @pytest.mark.parametrize("mixed", [False, True], ids=["", "mixed"])
+    def test_everything_made_on_the_way_is_on_the_device_of_the_input(self, layers, mixed):
+        layer, x = layers[0](mixed_memory=mixed).to("meta"), torch.empty(2, 5, 3, device="meta")
+        result = layer(x, timespans=torch.ones(2, 5, device="meta"), lengths=torch.tensor([5, 2]))
+        assert {part.device.type for part in tree_leaves(result)} == {"meta"}
 
     def test_whole_number_input(self, layers):
         layer, x = layers[0](), torch.randint(0, 2, (2, 5, 3))
