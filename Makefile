@@ -1,0 +1,43 @@
+# Everything a newcomer needs: `make run` and `make test` do all the set-up.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CONFIG ?= configs/japanese_vowels_cfc.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint check-wheel clean
+
+help: ## List what make can do
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+run: .venv/.run ## Set up if needed, train a CfC on JapaneseVowels with telemetry on, say where to look
+	$(BIN)/liquid-train fit --config $(CONFIG)
+
+test: .venv/.test lint ## Set up if needed, then lint, type-check and run every test
+	$(BIN)/pytest
+
+lint: .venv/.test ## Format check, lint, types and import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check-wheel: .venv/.test ## Build the wheel, install it into an empty environment, train one epoch from it
+	PYTHON=$(PYTHON) .ci/check-wheel
+
+clean: ## Remove the environment and caches; run directories stay
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+.venv/.venv:
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.run: .venv/.venv pyproject.toml constraints.txt
+	@echo "Installing liquid-train into .venv (a few minutes the first time)"
+	$(PIP) --editable '.[data,otlp]'
+	@touch $@
+
+.venv/.test: .venv/.venv pyproject.toml constraints.txt
+	@echo "Installing liquid-train and its development tools into .venv (a few minutes the first time)"
+	$(PIP) --editable '.[dev]'
+	@touch $@ .venv/.run
