@@ -98,6 +98,8 @@ class PrometheusBackend:
             case EpochStarted(stage="train"):
                 self._store.set("training_epoch", record.epoch)
                 self._store.set("training_epoch_start_timestamp_seconds", record.start_ns / 1e9)
+            case EpochStarted() if self._publisher is not None:
+                self._publisher.continue_with(record.stage)
             case EpochEnded():
                 self._epoch_ended(record)
             case CheckpointSaved():

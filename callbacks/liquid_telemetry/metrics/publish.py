@@ -81,6 +81,11 @@ class Publisher:
         if self._seat is not None:
             self._seat.update(**changes)
 
+    def continue_with(self, stage: str) -> None:
+        """A later stage of a run that has ended begins: the run is to be shown until that is over, too."""
+        if self._seat is not None and self._seat.record.final:
+            self._seat.update(stage=stage)
+
     def publish(self, store: Store, *, force: bool = False, **position: Any) -> None:
         """Hand over the metrics and where training stands, unless that was done within the last second."""
         now = time.monotonic()
