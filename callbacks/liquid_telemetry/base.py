@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 from liquid_telemetry.observe.backend import Backend
+from liquid_telemetry.observe.guard import Faults
 from liquid_telemetry.observe.observer import Observer
 from liquid_telemetry.observe.run import ObserverOptions
 
@@ -24,6 +26,8 @@ else:
 SWITCH = "LIQUID_TELEMETRY_ENABLED"
 
 _observers: WeakKeyDictionary[Any, Observer] = WeakKeyDictionary()
+_orphaned = Faults()
+"""Where faults go as long as there is no observer."""
 
 
 def _observed(hook: Callable[..., None]) -> Any:
@@ -33,12 +37,14 @@ def _observed(hook: Callable[..., None]) -> Any:
     def call(
         self: TelemetryCallback, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        observer = self._observer_of(trainer)
-        if observer is not None:
-            try:
+        faults = _orphaned
+        try:
+            observer = self._observer_of(trainer)
+            if observer is not None:
+                faults = observer.faults
                 hook(self, observer, trainer, *args, **kwargs)
-            except Exception as error:
-                observer.faults.report("observer", error)
+        except Exception as error:
+            faults.report("observer", error)
 
     return call
 
@@ -85,14 +91,14 @@ class TelemetryCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         stay = ("_observer", "_registry", "_provider", "_logger")
-        return {name: None if name in stay else value for name, value in self.__dict__.items()}
+        lent = ("log", "log_dict")  # Lightning hangs the model's methods on callbacks, and with them the model
+        kept = {name: value for name, value in self.__dict__.items() if name not in lent}
+        kept |= {name: None for name in stay if name in kept}
+        return kept | {"_options": replace(self._options, clock=None)}
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """A Trainer function begins."""
-        observer = self._observer_of(trainer)
-        if observer is not None:
-            with observer.faults.guard("observer"):
-                observer.setup(trainer, pl_module, stage)
+    @_observed
+    def setup(self, observer: Observer, trainer: Trainer, stage: str) -> None:
+        observer.setup(trainer, trainer.lightning_module, stage)
 
     @_observed
     def on_train_start(self, observer: Observer, trainer: Trainer) -> None:
@@ -100,7 +106,7 @@ class TelemetryCallback(Callback):
 
     @_observed
     def on_train_epoch_start(self, observer: Observer, trainer: Trainer) -> None:
-        observer.epoch_start(trainer)
+        observer.training.epoch_start(trainer)
 
     @_observed
     def on_train_batch_start(self, observer: Observer, trainer: Trainer, batch: Any, batch_idx: int) -> None:
@@ -122,7 +128,7 @@ class TelemetryCallback(Callback):
 
     @_observed
     def on_train_end(self, observer: Observer, trainer: Trainer) -> None:
-        observer.train_end(trainer)
+        observer.training.settle(trainer)
 
     @_observed
     def on_fit_end(self, observer: Observer, trainer: Trainer) -> None:

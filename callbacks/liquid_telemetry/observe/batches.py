@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
+_DEPTH, _WIDTH = 4, 32
 BatchSize = Callable[[Any], int]
 
 
@@ -15,10 +19,25 @@ def batch_size(batch: Any) -> int:
 
     Lightning's own ``extract_batch_size`` raises on structures it does not know and walks all of them.
     """
+    return _first_size(batch, _DEPTH)
+
+
+def _first_size(batch: Any, depth: int) -> int:
+    """Looks at a bounded number of places: a batch may hold millions of objects, or itself."""
+    if isinstance(batch, PackedSequence):
+        return int(batch.batch_sizes[0])
     if isinstance(batch, Tensor):
         return int(batch.shape[0]) if batch.ndim else 1
-    if isinstance(batch, dict):
-        batch = batch.values()
-    elif not isinstance(batch, (tuple, list)):
-        batch = vars(batch).values() if hasattr(batch, "__dict__") else ()
-    return next((size for size in map(batch_size, batch) if size), 0)
+    if not depth:
+        return 0
+    return next((size for part in islice(_parts(batch), _WIDTH) if (size := _first_size(part, depth - 1))), 0)
+
+
+def _parts(batch: Any) -> Iterable[Any]:
+    if isinstance(batch, Mapping):
+        return batch.values()
+    if isinstance(batch, (tuple, list)):
+        return batch
+    if is_dataclass(batch):
+        return (getattr(batch, field.name) for field in fields(batch))
+    return vars(batch).values() if hasattr(batch, "__dict__") else ()

@@ -2,50 +2,51 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
 
+from liquid_telemetry.observe.guard import Faults
 from liquid_telemetry.observe.phases import CHECKPOINT
+from liquid_telemetry.observe.records import CheckpointSaved
 from liquid_telemetry.observe.state import RunState
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-
-class Save(NamedTuple):
-    """A save that has ended: Unix nanoseconds, and where training stood."""
-
-    start_ns: int
-    end_ns: int
-    epoch: int
-    global_step: int
+_FRAMES = 6
 
 
 class CheckpointWatch:
-    """The context around ``trainer.save_checkpoint``; keeps each save until its path can be told.
-
-    A checkpoint callback names the file it has written only after the bracket has closed.
+    """The context around ``trainer.save_checkpoint``.
 
     Args:
         state: Of the run; its phase clock gets the time.
-        before: Called as a save begins, when the path of the one before is known.
+        faults: Where our own faults are counted; Lightning would let them end the training.
         trainer: Where training stands.
+        before: Called as a save begins.
     """
 
     def __init__(
-        self, state: RunState, before: Callable[[Trainer], None], trainer: weakref.ref[Trainer]
+        self,
+        state: RunState,
+        faults: Faults,
+        trainer: weakref.ref[Trainer],
+        before: Callable[[Trainer], None],
     ) -> None:
         self._state = state
-        self._before = before
+        self._faults = faults
         self._trainer = trainer
+        self._before = before
         self._start = 0
-        self._saves: list[Save] = []
 
     def __enter__(self) -> None:
-        if (trainer := self._trainer()) is not None:
-            self._before(trainer)
+        trainer = self._trainer()
+        with self._faults.guard("observer"):
+            if trainer is not None:
+                self._before(trainer)
         self._state.phases.enter(CHECKPOINT)
         self._start = self._state.unix_now
 
@@ -56,28 +57,21 @@ class CheckpointWatch:
         self._state.phases.leave()
         trainer = self._trainer()
         if kind is None and trainer is not None:
-            self._saves.append(Save(self._start, end, trainer.current_epoch, trainer.global_step))
-
-    def take(self) -> list[Save]:
-        """The saves not yet told."""
-        saves, self._saves = self._saves, []
-        return saves
+            with self._faults.guard("observer"):
+                path, epoch, step = saved_path(), trainer.current_epoch, trainer.global_step
+                self._state.dispatch.emit(CheckpointSaved(path, epoch, step, self._start, end))
 
 
-class CheckpointPaths:
-    """Tells which path a checkpoint callback has named since the last look."""
+def saved_path() -> str | None:
+    """The argument of the ``Trainer.save_checkpoint`` that is under way further up the stack.
 
-    def __init__(self, trainer: Trainer) -> None:
-        self._told: dict[int, tuple[str, int]] = {}
-        while self.newest(trainer) is not None:
-            pass
-
-    def newest(self, trainer: Trainer) -> str | None:
-        """A path not told before; None for saves made by hand."""
-        for callback in trainer.checkpoint_callbacks:
-            path: Any = getattr(callback, "_last_checkpoint_saved", "")
-            mark = (str(path), int(getattr(callback, "_last_global_step_saved", 0)))
-            if path and self._told.get(id(callback)) != mark:
-                self._told[id(callback)] = mark
-                return str(path)
-        return None
+    The bracket tells no path, and checkpoint callbacks name theirs only later and in private.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(_FRAMES):
+        if frame is None:
+            break
+        if frame.f_code.co_name == "save_checkpoint" and "filepath" in frame.f_locals:
+            return str(frame.f_locals["filepath"])
+        frame = frame.f_back
+    return None

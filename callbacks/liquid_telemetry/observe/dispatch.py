@@ -84,7 +84,8 @@ class Dispatcher:
 
     def close(self) -> None:
         """Deliver everything and close every backend."""
-        self._deferred.finish()
+        with self._faults.guard("observer"):
+            self._deferred.finish()
         if self._deferred.given_up:
             self._faults.drop("metrics", "device_copies", self._deferred.given_up)
             self._deferred.given_up = 0

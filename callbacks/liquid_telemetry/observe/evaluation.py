@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from liquid_telemetry.observe.loop import StageLoop
-from liquid_telemetry.observe.names import pick_accuracy, pick_loss, scalars
+from liquid_telemetry.observe.names import is_same, pick_accuracy, pick_loss, scalars
 from liquid_telemetry.observe.phases import VALIDATION
 from liquid_telemetry.observe.progress import measure
 from liquid_telemetry.observe.records import EpochEnded, EpochStarted
@@ -35,7 +35,7 @@ class EvaluationWatch:
         if trainer.sanity_checking:
             return
         state = self._state
-        self._before = dict(trainer.callback_metrics)
+        self._before = scalars(trainer.callback_metrics)
         base = trainer.global_step - state.phases.optimizer_steps
         self._loop = StageLoop(stage, trainer.current_epoch, state.clock, state.phases, base)
         start = state.clock.unix_ns(self._loop.start)
@@ -56,7 +56,7 @@ class EvaluationWatch:
         if self._loop is not None:
             before = self._before
             logged = scalars(trainer.callback_metrics)
-            fresh = {name: value for name, value in logged.items() if before.get(name) is not value}
+            fresh = {name: value for name, value in logged.items() if not is_same(value, before.get(name))}
             self._close(trainer, self._loop, fresh, complete=True)
         self._stop_timing()
 
@@ -75,7 +75,7 @@ class EvaluationWatch:
         state = self._state
         if rows := loop.drain():
             state.dispatch.emit(loop.block(rows, None, 1.0))
-        state.dispatch.emit(measure(trainer, state, loop.epoch, trainer.fit_loop.batch_idx + 1))
+        state.dispatch.emit(measure(trainer, state, loop.epoch))
         state.dispatch.poll()
 
     def _close(self, trainer: Trainer, loop: StageLoop, fresh: dict[str, Tensor], complete: bool) -> None:

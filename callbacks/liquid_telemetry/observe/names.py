@@ -48,14 +48,22 @@ def _pick(names: Iterable[str], pattern: re.Pattern[str], key: str | None) -> st
     return next((name for name in known if pattern.search(name)), None)
 
 
+def is_same(value: Tensor, seen: Tensor | None) -> bool:
+    """Whether a logged value is one seen before.
+
+    Lightning may hand out a new tensor at each look, but a new value has memory of its own.
+    """
+    return value is seen or (seen is not None and value.data_ptr() == seen.data_ptr() != 0)
+
+
 class Freshness:
-    """Tells which logged values are new: Lightning keeps old keys for ever, but makes a new tensor for a new value."""
+    """Tells which logged values are new: Lightning keeps old keys for ever."""
 
     def __init__(self) -> None:
         self._seen: dict[str, Tensor] = {}
 
     def take(self, metrics: Mapping[str, Any]) -> dict[str, Tensor]:
         """The scalars that are not the ones seen last, which are then seen."""
-        fresh = {name: value for name, value in scalars(metrics).items() if self._seen.get(name) is not value}
+        fresh = {n: value for n, value in scalars(metrics).items() if not is_same(value, self._seen.get(n))}
         self._seen.update(fresh)
         return fresh

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from liquid_telemetry.observe.backend import Backend
-from liquid_telemetry.observe.checkpoints import CheckpointPaths, CheckpointWatch
+from liquid_telemetry.observe.checkpoints import CheckpointWatch
 from liquid_telemetry.observe.clock import RunClock
 from liquid_telemetry.observe.dispatch import Dispatcher
 from liquid_telemetry.observe.evaluation import EvaluationWatch
@@ -16,7 +16,7 @@ from liquid_telemetry.observe.guard import Faults
 from liquid_telemetry.observe.outcome import outcome_of
 from liquid_telemetry.observe.phases import PhaseClock
 from liquid_telemetry.observe.profiler import ProfilerTap, profiler_of, set_profiler, untapped
-from liquid_telemetry.observe.records import CheckpointSaved, RunEnded, RunInfo, RunStarted
+from liquid_telemetry.observe.records import RunEnded, RunInfo, RunStarted
 from liquid_telemetry.observe.run import (
     STAGE_OF_FN,
     ObserverOptions,
@@ -96,25 +96,8 @@ class Observer:
         return RunState(info, clock, phases, self._dispatch, self._options, start)
 
     def _install_tap(self, trainer: Trainer, state: RunState) -> None:
-        self._paths = CheckpointPaths(trainer)
-        self._saves = CheckpointWatch(state, self._tell_checkpoints, self.trainer)
-        state.tell_checkpoints = self._tell_checkpoints
-        profiler = untapped(profiler_of(trainer))
-        set_profiler(trainer, ProfilerTap(profiler, state.phases, self._saves))
-
-    def _remove_tap(self, trainer: Trainer) -> None:
-        profiler = profiler_of(trainer)
-        if isinstance(profiler, ProfilerTap):
-            self._tell_checkpoints(trainer)
-            set_profiler(trainer, untapped(profiler))
-
-    def _tell_checkpoints(self, trainer: Trainer) -> None:
-        for save in self._saves.take():
-            self._dispatch.emit(
-                CheckpointSaved(
-                    self._paths.newest(trainer), save.epoch, save.global_step, save.start_ns, save.end_ns
-                )
-            )
+        saves = CheckpointWatch(state, self.faults, self.trainer, self.training.settle)
+        set_profiler(trainer, ProfilerTap(untapped(profiler_of(trainer)), state.phases, saves))
 
     def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint is being restored; it names the run that wrote it."""
@@ -146,22 +129,11 @@ class Observer:
         self._dispatch.emit(record)
         self._dispatch.poll()
 
-    def epoch_start(self, trainer: Trainer) -> None:
-        """A training epoch begins; the checkpoint and the metrics of the one before are complete."""
-        self.training.settle(trainer)
-        self._tell_checkpoints(trainer)
-        self.training.epoch_start(trainer)
-
     def evaluation_start(self, trainer: Trainer, stage: str) -> None:
         """A pass over evaluation data begins, within fit or alone."""
         if self._fn != "fit":
             self.announce(trainer)
         self.evaluation.start(trainer, stage)
-
-    def train_end(self, trainer: Trainer) -> None:
-        """The training loop is over."""
-        self.training.settle(trainer)
-        self._tell_checkpoints(trainer)
 
     def fit_end(self, trainer: Trainer) -> None:
         """Training is over and the last asynchronous checkpoint is on disk."""
@@ -174,7 +146,7 @@ class Observer:
             return
         if fn == "fit" and not self._fit_end_seen:
             self._tuned = True
-            self._remove_tap(trainer)
+            set_profiler(trainer, untapped(profiler_of(trainer)))
             self._dispatch.close()
         else:
             self.announce(trainer)
@@ -195,7 +167,7 @@ class Observer:
     def _end(self, trainer: Trainer, outcome: str, reason: str | None, error: BaseException | None) -> None:
         state = self._state
         assert state is not None
-        self._remove_tap(trainer)
+        set_profiler(trainer, untapped(profiler_of(trainer)))
         self._fitted = self._fitted or self._fn == "fit"
         self._ended = True
         now = state.clock.now()

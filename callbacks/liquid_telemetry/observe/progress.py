@@ -18,17 +18,16 @@ if TYPE_CHECKING:
 _MAX_GROUPS = 16
 
 
-def measure(trainer: Trainer, state: RunState, epoch: int, batches_done: int) -> Progress:
+def measure(trainer: Trainer, state: RunState, epoch: int) -> Progress:
     """Where the run stands now.
 
     Args:
         trainer: Its plain fields are read, nothing that computes or waits.
         state: Of the run.
         epoch: Current one.
-        batches_done: Batches of the current training epoch.
     """
     now = state.clock.now()
-    ratio = progress_ratio(trainer, batches_done) if state.fitting else None
+    ratio = progress_ratio(trainer) if state.fitting else None
     return Progress(
         time_ns=state.clock.unix_ns(now),
         epoch=epoch,
@@ -41,14 +40,15 @@ def measure(trainer: Trainer, state: RunState, epoch: int, batches_done: int) ->
     )
 
 
-def progress_ratio(trainer: Trainer, batches_done: int) -> float | None:
+def progress_ratio(trainer: Trainer) -> float | None:
     """Share of the planned training done, by whichever bound is nearer; None when there is no bound."""
     ratios = []
     if steps := finite_or_none(trainer.max_steps):
         ratios.append(trainer.global_step / steps)
     epochs, batches = finite_or_none(trainer.max_epochs), finite_or_none(trainer.num_training_batches)
     if epochs and batches:
-        ratios.append((trainer.current_epoch + min(batches_done / batches, 1.0)) / epochs)
+        done = (trainer.fit_loop.batch_idx + 1) / batches
+        ratios.append((trainer.current_epoch + min(done, 1.0)) / epochs)
     return min(max(ratios), 1.0) if ratios else None
 
 

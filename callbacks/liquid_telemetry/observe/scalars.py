@@ -19,7 +19,11 @@ class Copy(Protocol):
         """Whether reading would not wait."""
 
     def read(self) -> Sequence[float] | None:
-        """The numbers; waits if they are not there yet. None when they were given up."""
+        """The numbers; waits if they are not there yet. None when they were given up.
+
+        Raises:
+            RuntimeError: The device has failed.
+        """
 
 
 class DeferredScalars:
@@ -27,7 +31,7 @@ class DeferredScalars:
 
     Tensors on the host are read at once. Those on an accelerator are stacked into one, copied without blocking,
     and read by a later ``poll``. When ``limit`` copies are under way a further one is given up: its reader gets
-    None, in its turn.
+    None, in its turn. So does the reader of a device that has failed, whose every call raises from then on.
 
     Args:
         copy: Begins to copy a vector to the host.
@@ -48,7 +52,7 @@ class DeferredScalars:
 
     def poll(self) -> None:
         """Deliver what has arrived."""
-        while self._pending and self._pending[0][0].ready():
+        while self._pending and self._is_ready(self._pending[0][0]):
             self._deliver()
 
     def finish(self) -> None:
@@ -56,9 +60,21 @@ class DeferredScalars:
         while self._pending:
             self._deliver()
 
+    @staticmethod
+    def _is_ready(copy: Copy) -> bool:
+        try:
+            return copy.ready()
+        except RuntimeError:
+            return True
+
     def _deliver(self) -> None:
         copy, then = self._pending.popleft()
-        then(copy.read())
+        try:
+            values = copy.read()
+        except RuntimeError:
+            self.given_up += 1
+            values = None
+        then(values)
 
     def _begin(self, tensors: Sequence[Tensor]) -> Copy:
         if not tensors:
@@ -66,7 +82,11 @@ class DeferredScalars:
         if len(self._pending) >= self._limit:
             self.given_up += 1
             return HostCopy(None)
-        return self._copy(as_vector(tensors))
+        try:
+            return self._copy(as_vector(tensors))
+        except RuntimeError:
+            self.given_up += 1
+            return HostCopy(None)
 
 
 def as_vector(tensors: Sequence[Tensor]) -> Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from liquid_telemetry.observe.clock import RunClock
 from liquid_telemetry.observe.dispatch import Dispatcher
@@ -12,9 +10,6 @@ from liquid_telemetry.observe.names import Freshness
 from liquid_telemetry.observe.phases import PhaseClock
 from liquid_telemetry.observe.records import BatchBlock, EpochEnded, RunInfo
 from liquid_telemetry.observe.run import ObserverOptions
-
-if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
 
 
 @dataclass
@@ -41,8 +36,6 @@ class RunState:
     first_progress: tuple[int, float] | None = None
     """Monotonic nanoseconds and progress at the first drain, for the estimate of the end."""
     fresh: Freshness = field(default_factory=Freshness)
-    tell_checkpoints: Callable[[Trainer], None] = lambda trainer: None
-    """Tells the saves since the last call; by now their callbacks have named the files."""
 
     @property
     def unix_now(self) -> int:

@@ -122,8 +122,7 @@ class TrainingWatch:
 
         if rows:
             state.dispatch.emit_with([row[5] for row in rows if row[5] is not None], build)
-        state.tell_checkpoints(trainer)
-        state.dispatch.emit(measure(trainer, state, loop.epoch, loop.batches))
+        state.dispatch.emit(measure(trainer, state, loop.epoch))
         state.dispatch.poll()
 
     def _with_logged_loss(self, trainer: Trainer, rows: list[Row]) -> list[Row]:
