@@ -6,15 +6,18 @@ import sys
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+import liquid_train.data
+import liquid_train.tasks  # noqa: F401  (classes of imported modules can be named without their path)
 from liquid_telemetry import Telemetry
 from liquid_train.cli.checkpoint import RunCheckpoint
-from liquid_train.cli.parser import Parser
+from liquid_train.cli.parser import HelpFormatter, Parser
 from liquid_train.cli.stop import GracefulStop
 from liquid_train.cli.summary import summary
 from liquid_train.errors import InputError
@@ -34,6 +37,7 @@ examples:
 QUIET = (
     ".*does not have many workers.*",  # series are held in memory: workers would only slow the loader down
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch 2.13
+    r"[\s\S]*(JsonargparseDeprecation|deprecated in v4)",  # Lightning 2.6 under jsonargparse 4.53
 )
 
 
@@ -70,6 +74,19 @@ class LiquidCLI(LightningCLI):
             default=False,
             help="After `fit`, test the best checkpoint and say what it reached.",
         )
+
+        parser.add_argument(
+            "--torch_threads",
+            type=Optional[int],
+            default=None,
+            help="Threads of one torch operation on the CPU; 1 is fastest for small networks. Default: torch's own.",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Set the number of threads before torch works."""
+        threads = self._get(self.config, "torch_threads")
+        if threads is not None:
+            torch.set_num_threads(threads)
 
     def after_fit(self) -> None:
         """Test the best checkpoint if asked to, and say what was reached."""
@@ -117,7 +134,11 @@ def run(args: ArgsType) -> None:
         trainer_defaults={"logger": False, "callbacks": [GracefulStop()]},
         seed_everything_default=0,
         parser_class=Parser,
-        parser_kwargs={"description": DESCRIPTION, "prog": "liquid-train"},
+        parser_kwargs={
+            "description": DESCRIPTION,
+            "prog": "liquid-train",
+            "formatter_class": HelpFormatter,
+        },
         auto_configure_optimizers=False,
         args=args,
     )

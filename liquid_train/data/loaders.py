@@ -38,16 +38,19 @@ class EpochSampler(Sampler[int]):
 class ResumableLoader(DataLoader[Series]):
     """A training loader whose place in the epoch goes into the checkpoint.
 
-    Lightning saves `state_dict()` and calls `load_state_dict` before it resumes an epoch; the batches that
-    were seen before are then skipped. The sampler has an attribute `epoch`.
+    It skips the batches that were handed out before, if the epoch is the one in which they were. The
+    sampler has an attribute `epoch`.
     """
 
-    _resume_at = (-1, 0)
-    _seen = 0
+    def __init__(self, dataset: Any, resume_at: tuple[int, int] = (-1, 0), **options: Any) -> None:
+        """Store the epoch to go on in and how many of its batches to skip."""
+        super().__init__(dataset, **options)
+        self.resume_at = resume_at
+        self._seen = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: its body runs at the first batch, when Lightning has told the sampler the epoch.
-        epoch, seen = self._resume_at
+        epoch, seen = self.resume_at
         self._seen = seen if epoch == self._epoch else 0
         for batch in islice(super().__iter__(), self._seen, None):
             self._seen += 1
@@ -62,16 +65,14 @@ class ResumableLoader(DataLoader[Series]):
         return {"epoch": self._epoch, "batches": self._seen}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches of `state`, if the next epoch is the one it was taken in."""
-        self._resume_at = (state["epoch"], state["batches"])
+        """Go on where `state` was taken."""
+        self.resume_at = (state["epoch"], state["batches"])
 
 
-def train_loader(
-    series: Sequence[Series], batch_size: int, num_workers: int, seed: int
-) -> DataLoader[Series]:
+def train_loader(series: Sequence[Series], batch_size: int, num_workers: int, seed: int) -> ResumableLoader:
     """Return a loader of `Batch` that shuffles and resumes."""
     sampler = EpochSampler(len(series), seed)
-    return ResumableLoader(series, sampler=sampler, **_options(batch_size, num_workers))  # type: ignore[arg-type]
+    return ResumableLoader(series, sampler=sampler, **_options(batch_size, num_workers))
 
 
 def eval_loader(series: Sequence[Series], batch_size: int, num_workers: int) -> DataLoader[Series]:

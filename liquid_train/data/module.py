@@ -6,12 +6,12 @@ import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 
 from liquid_train.data.batch import Series
-from liquid_train.data.loaders import eval_loader, train_loader
+from liquid_train.data.loaders import ResumableLoader, eval_loader, train_loader
 from liquid_train.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class SeriesDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self._splits: Splits | None = None
+        self._place: dict[str, Any] = {}
 
     @abstractmethod
     def load_splits(self) -> Splits:
@@ -98,7 +99,23 @@ class SeriesDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Series]:
         """Return shuffled batches; the order follows from the seed of the run."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        return train_loader(self.splits.train, self.batch_size, self.num_workers, seed)
+        loader = train_loader(self.splits.train, self.batch_size, self.num_workers, seed)
+        if self._place:
+            loader.load_state_dict(self._place)
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place of the training loader in its epoch."""
+        loader = self.trainer.train_dataloader if self.trainer else None
+        return loader.state_dict() if isinstance(loader, ResumableLoader) else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the training loader go on from its place.
+
+        Lightning does so itself, but not where the loader is made before the checkpoint is read, as by
+        `trainer.estimated_stepping_batches`.
+        """
+        self._place = state_dict
 
     def val_dataloader(self) -> DataLoader[Series]:
         """Return the validation batches in order."""

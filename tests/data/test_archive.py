@@ -6,7 +6,9 @@ import torch
 from liquid_train.data import ArchiveDataModule
 from liquid_train.errors import InputError
 
-HEADER = "@problemName x\n@timeStamps false\n@univariate true\n@equalLength true\n@classLabel true a b\n@data\n"
+HEADER = (
+    "@problemName x\n@timeStamps false\n@univariate true\n@equalLength true\n@classLabel true a b\n@data\n"
+)
 ROWS = "1,2,3:a\n2,3,4:b\n3,4,5:a\n4,5,6:b\n"
 
 
@@ -106,8 +108,16 @@ def test_unknown_names_come_with_close_ones() -> None:
         (HEADER, None, r"Mine_TRAIN\.ts: has no series"),
         ("\x00\x01 not a ts file", None, r"Mine_TRAIN\.ts: has no series"),
         (HEADER + "1,2,3:a\n1,2:b\n", None, r"Mine_TRAIN\.ts: not a valid \.ts file"),
-        (HEADER + "1,two,3:a\n", None, r"Mine_TRAIN\.ts: not a valid \.ts file \(ValueError: could not convert"),
-        (HEADER + ROWS, HEADER + "1,2,3:z\n", r"Mine_TEST\.ts: class 'z' is not in the training part \(a, b\)"),
+        (
+            HEADER + "1,two,3:a\n",
+            None,
+            r"Mine_TRAIN\.ts: not a valid \.ts file \(ValueError: could not convert",
+        ),
+        (
+            HEADER + ROWS,
+            HEADER + "1,2,3:z\n",
+            r"Mine_TEST\.ts: class 'z' is not in the training part \(a, b\)",
+        ),
         (HEADER + "1,2:a\n2,3:b\n", None, r"leaves 2 series .* for training and 0 for validation"),
         (HEADER.replace("true a b", "false") + "1,2\n", None, "has no class label or target"),
         (

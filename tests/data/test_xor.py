@@ -47,7 +47,9 @@ def test_streams_follow_from_the_seed_and_differ_between_parts() -> None:
 
 
 def test_sizes_out_of_range_are_named() -> None:
-    with pytest.raises(InputError, match=r"^data\.min_bits=5: must be at least 1 and at most data\.max_bits=4"):
+    with pytest.raises(
+        InputError, match=r"^data\.min_bits=5: must be at least 1 and at most data\.max_bits=4"
+    ):
         XorDataModule(min_bits=5, max_bits=4)
     with pytest.raises(InputError, match=r"^data\.val_size=0: must be at least 1"):
         XorDataModule(val_size=0)

@@ -1,0 +1,9 @@
+import lightning.pytorch  # noqa: F401  (its log handler keeps the stderr of its import, which must not be one test's)
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Small tensors: a second thread only waits for a busy core."""
+    torch.set_num_threads(1)

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from liquid_train.__main__ import main
+
+INTERRUPT = """
+import os, signal
+from lightning.pytorch import Callback
+
+class InterruptAt(Callback):
+    '''Ctrl-C in the middle of a training step.'''
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+"""
+
+FIT = [
+    "fit",
+    "--seed_everything=3",
+    "--model=LiquidClassifier",
+    "--model.units=8",
+    "--model.input_noise=0.3",
+    "--model.cell_options={backbone_dropout: 0.2}",
+    "--data=ArchiveDataModule",
+    "--data.dataset=BasicMotions",
+    "--data.batch_size=8",
+    "--telemetry.enabled=false",
+    "--trainer.max_epochs=3",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+]
+
+
+def fit(folder: Path, *options: str) -> int:
+    return main([*FIT, f"--checkpoint.dirpath={folder}", *options])
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert fit(folder) == 0
+    return folder / "last.ckpt"
+
+
+@pytest.mark.parametrize("step", [2, 5, 9], ids=["first epoch", "start of an epoch", "last step of an epoch"])
+def test_a_resumed_run_ends_with_the_same_bits(
+    step: int, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "interrupt_at.py").write_text(INTERRUPT)
+    monkeypatch.syspath_prepend(tmp_path)
+    stop = ["--trainer.callbacks=interrupt_at.InterruptAt", f"--trainer.callbacks.step={step}"]
+    assert fit(tmp_path / "stopped", *stop) == 130
+    stopped = torch.load(tmp_path / "stopped" / "last.ckpt", weights_only=True)
+    assert (stopped["epoch"], stopped["global_step"]) == (step // 5, step + 1)
+
+    assert fit(tmp_path / "resumed", f"--ckpt_path={tmp_path / 'stopped' / 'last.ckpt'}") == 0
+    resumed = torch.load(tmp_path / "resumed" / "last.ckpt", weights_only=True)
+    expected = torch.load(uninterrupted, weights_only=True)
+    assert resumed["global_step"] == expected["global_step"] == 15
+    assert resumed["state_dict"].keys() == expected["state_dict"].keys()
+    for name, weights in expected["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][name], weights), name
+    assert resumed["optimizer_states"][0]["state"][0]["exp_avg"].equal(
+        expected["optimizer_states"][0]["state"][0]["exp_avg"]
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")
+def test_resuming_at_the_end_of_an_epoch_gives_the_same_bits(uninterrupted: Path, tmp_path: Path) -> None:
+    early = "--trainer.callbacks=EarlyStopping"
+    options = ["--trainer.callbacks.monitor=val_loss", "--trainer.callbacks.stopping_threshold=100"]
+    assert fit(tmp_path / "stopped", early, *options) == 0
+    assert torch.load(tmp_path / "stopped" / "last.ckpt", weights_only=True)["global_step"] == 5
+    assert fit(tmp_path / "resumed", f"--ckpt_path={tmp_path / 'stopped' / 'last.ckpt'}") == 0
+    resumed = torch.load(tmp_path / "resumed" / "last.ckpt", weights_only=True)
+    expected = torch.load(uninterrupted, weights_only=True)
+    for name, weights in expected["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][name], weights), name
