@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from datetime import datetime, timezone
 from pathlib import Path
@@ -65,6 +66,11 @@ def _end_last_line(log: BinaryIO, tail: list[bytes]) -> None:
         log.truncate()
 
 
+def _finite(value: float) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if math.isfinite(value) else None
+
+
 def _event(record: RunRecord, reason: str, last: dict[str, float | None]) -> dict[str, Any]:
     now = datetime.now(timezone.utc)
     return {
@@ -84,5 +90,5 @@ def _event(record: RunRecord, reason: str, last: dict[str, float | None]) -> dic
         "pid": record.pid,
         "epoch": record.epoch,
         "batch": record.batch,
-        **{name: value for name, value in last.items() if value is not None},
+        **{name: _finite(value) for name, value in last.items() if value is not None},
     }

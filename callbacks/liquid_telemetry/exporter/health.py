@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timezone
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from liquid_telemetry import __version__
 from liquid_telemetry.exporter.components import COMPONENTS
 from liquid_telemetry.exporter.host import HostSample
 from liquid_telemetry.exporter.runs import Run
@@ -37,7 +38,7 @@ def report(
         "status": CRITICAL if shortages else DEGRADED if complaints else HEALTHY,
         "timestamp": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
         "uptime": round(uptime, 3),
-        "version": __version__,
+        "version": _version(),
         "run": worst.run_id if worst else None,
         "resources": _resources(host),
         "components": components,
@@ -95,3 +96,11 @@ def _resources(host: HostSample | None) -> dict[str, float]:
         "disk_free_gb": round(host.disk_free / _GIGABYTE, 3),
         "cpu_usage_percent": host.cpu_percent,
     }
+
+
+@cache
+def _version() -> str:
+    try:
+        return version("liquid-train")
+    except PackageNotFoundError:
+        return "unknown"

@@ -27,10 +27,11 @@ def run(settings: Settings) -> int:
     lock = FileLock.take(settings.spool / "exporter.lock")
     if lock is None:
         return 0
+    previous = address.take_over(settings.spool)
     with _logging(settings.spool):
         while lock is not None:
             life = _Life(settings, lock)
-            asyncio.run(life.live())
+            previous = asyncio.run(life.live(previous))
             lock.release()
             # A run that took its seat while the lock was held did not start an exporter.
             lock = FileLock.take(lock.path, patience=0) if life.was_missed() else None
@@ -46,16 +47,14 @@ class _Life:
         self._terminated: list[float] = []
         self._wake = asyncio.Event()
 
-    async def live(self) -> None:
-        """Serve, look, and leave in good order."""
+    async def live(self, previous: int | None) -> int:
+        """Serve, preferably at the previous port; look; leave in good order. Returns the port."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._terminate)
         self._look()
         await self._exporter.sample_host()
-        spool = self._settings.spool
-        served = await address.bind(
-            self._server, self._settings.host, self._settings.port, address.take_over(spool)
-        )
+        spool, host, port = self._settings.spool, self._settings.host, self._settings.port
+        served = await address.bind(self._server, host, port, previous)
         log.info("pid %d serves %s at %s", served.pid, spool, served.url)
         if served.notice:
             log.warning("%s", served.notice)
@@ -67,6 +66,7 @@ class _Life:
             self._wake.clear()
             self._look()
         await self._leave()
+        return served.port
 
     def was_missed(self) -> bool:
         """Whether there is a run that this exporter has not seen to its end."""

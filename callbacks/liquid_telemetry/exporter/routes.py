@@ -81,7 +81,7 @@ class Routes:
 
     async def _metrics(self, request: Request) -> Response:
         scrape = await self._exporter.scrape()
-        encode, content_type = choose_encoder(_preferred(request.headers.get("accept", "")))
+        encode, content_type = _encoder(request.headers.get("accept", ""))
         body, headers = encode(_Families(scrape.families)), {"Content-Type": content_type}
         if gzip_accepted(request.headers.get("accept-encoding", "")):
             body, headers["Content-Encoding"] = gzip.compress(body, 3), "gzip"
@@ -103,6 +103,13 @@ class _Families:
 
     def collect(self) -> list[Metric]:
         return self._families
+
+
+def _encoder(accept: str) -> tuple[Callable[[Any], bytes], str]:
+    try:
+        return choose_encoder(_preferred(accept))
+    except TypeError:  # a version that is no number
+        return choose_encoder("")
 
 
 def _preferred(accept: str) -> str:

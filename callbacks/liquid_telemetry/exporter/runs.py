@@ -71,7 +71,7 @@ class Run:
         self.scrapes = 0
         self.retired = False
         self.closing: Future[None] | None = None
-        self.measured: float | None = None
+        self.measured = float("-inf")
         self.curve = Curve()
         self.errors = ComponentErrors()
 

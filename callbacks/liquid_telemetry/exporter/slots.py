@@ -16,7 +16,9 @@ def assign(run: Run, others: Iterable[Run], wanted: int | None) -> list[Run]:
     Returns:
         The ended runs that the new one replaces.
     """
-    rivals = [other for other in others if other.slot is not None and other.label == run.label]
+    rivals = [
+        other for other in others if other.slot is not None and not other.retired and other.label == run.label
+    ]
     taken = {other.slot for other in rivals if other.live}
     if wanted is None or wanted in taken:
         wanted = next(slot for slot in range(len(taken) + 1) if slot not in taken)

@@ -21,6 +21,7 @@ from liquid_telemetry.spool import RunRecord, is_locked
 
 _TRASH = ".ended-"
 _MEASURE_EVERY = 2.0
+_CLEAR_AT_ONCE = 50
 SCRAPES = 2
 """How many scrapes must have received the end of a run before its series go."""
 
@@ -47,18 +48,19 @@ class Watch:
         for run in self.runs.values():
             for error in run.refresh(now):
                 self._faults.report("record", error)
-            if measure or run.ended_at == now or now - (run.measured or 0.0) >= _MEASURE_EVERY:
+            if measure or run.ended_at == now or now - run.measured >= _MEASURE_EVERY:
                 self._measure(run, now)
         self.runs = {run_id: run for run_id, run in self.runs.items() if run.ranks}
         new = [run for run in self.runs.values() if run.slot is None]
-        for run in self.runs.values():
+        for run in sorted(self.runs.values(), key=lambda run: run.record.started):
             self._judge(run, now)
         for run in sorted(new, key=self._seniority):
             self._seat(run)
 
     def clear(self, now: float) -> None:
-        """Remove runs whose end is known, has been scraped, and is on disk."""
-        for run in [run for run in self.runs.values() if self._is_done(run, now)]:
+        """Remove runs whose end is known, has been scraped, and is on disk; a few at once."""
+        done = [run for run in self.runs.values() if self._is_done(run, now)]
+        for run in done[:_CLEAR_AT_ONCE]:
             run.retired = True
             self._check_closing(run)
             try:

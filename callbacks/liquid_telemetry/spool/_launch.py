@@ -24,7 +24,7 @@ _BOOTSTRAP = (
     "sys.path += sys.argv.pop(1).split(os.pathsep)\n"
     "import runpy; runpy.run_module('liquid_telemetry.exporter', run_name='__main__')"
 )
-_IMPORTS = ("liquid_telemetry", "prometheus_client", "psutil", "pynvml")
+_IMPORTS = ("liquid_telemetry", "prometheus_client", "psutil")
 _ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "XDG_RUNTIME_DIR")
 _FORK_TIMEOUT = 5.0
 _MAX_ERRORS = 100_000  # bytes of tracebacks that are kept

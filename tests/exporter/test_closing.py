@@ -1,0 +1,123 @@
+"""The event that the exporter writes for a process that could not."""
+
+import json
+from datetime import datetime, timezone
+
+import pytest
+
+from liquid_telemetry.exporter.closing import report_death
+from liquid_telemetry.signals import EVENTS
+from liquid_telemetry.spool import RunRecord
+
+LINE = b'{"event": "training_started", "run_id": "run"}\n'
+
+
+@pytest.fixture
+def events(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(LINE)
+    return path
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def record(path, **fields):
+    return RunRecord(
+        "run", "CfC", trace_id="ab" * 16, pid=7, started=1.0, epoch=1, events=str(path), **fields
+    )
+
+
+def test_death_of_a_process_is_told_in_its_log(exporter, trainer, snapshot, events, wait):
+    job = trainer(events=str(events), trace_id="ab" * 16, epoch=1, batch=7)
+    job.publish(snapshot(loss=0.5, step=70))
+    exporter.start()
+    before = datetime.now(timezone.utc)
+    job.kill()
+    wait(lambda: len(read(events)) == 2)
+    event = read(events)[1]
+    assert before <= datetime.fromisoformat(event.pop("timestamp").replace("Z", "+00:00"))
+    assert event.pop("duration_seconds") > 0
+    assert event == {
+        "level": "error",
+        "event": "training_failed",
+        "logger": "liquid_telemetry.exporter",
+        "run_id": job.run_id,
+        "model_name": "CfC",
+        "trace_id": "ab" * 16,
+        "reason": "unknown",
+        "error_type": None,
+        "error_message": "the process ended without a word",
+        "traceback": None,
+        "rank": 0,
+        "pid": job.pid,
+        "epoch": 1,
+        "batch": 7,
+        "global_step": 70,
+        "loss": 0.5,
+    }
+
+
+def test_it_is_written_once_whatever_happens_to_the_exporter(exporter, trainer, events, wait):
+    trainer(events=str(events)).kill()
+    for _ in range(3):
+        trainer(model_name="LTC")
+        exporter.start()
+        wait(lambda: len(read(events)) == 2)
+        exporter.kill()
+    assert [event["event"] for event in read(events)] == ["training_started", "training_failed"]
+
+
+def test_what_the_trainer_wrote_itself_is_enough(exporter, trainer, events):
+    job = trainer(events=str(events))
+    exporter.start()
+    exporter.scrape()
+    job.end("failed", reason="exception")
+    for _ in range(3):
+        exporter.scrape()
+    assert events.read_bytes() == LINE
+
+
+def test_fields_are_those_of_the_catalogue(events):
+    report_death(record(events), "unknown", {"global_step": 3.0, "loss": 0.5})
+    missing = set(EVENTS["training_failed"].fields) - read(events)[1].keys()
+    assert not missing
+
+
+def test_half_a_line_is_cut_off_and_a_whole_one_is_ended(events):
+    events.write_bytes(LINE + b'{"event": "training_epo')
+    report_death(record(events), "killed", {})
+    assert [event["event"] for event in read(events)] == ["training_started", "training_failed"]
+    events.write_bytes(LINE + LINE.strip())
+    report_death(record(events), "killed", {})
+    assert [event["event"] for event in read(events)] == ["training_started"] * 2 + ["training_failed"]
+
+
+def test_event_of_another_run_does_not_count(events):
+    events.write_text('{"event": "training_failed", "run_id": "earlier"}\n')
+    report_death(record(events), "killed", {})
+    assert [event["run_id"] for event in read(events)] == ["earlier", "run"]
+
+
+def test_numbers_that_json_does_not_know(events):
+    report_death(record(events), "nonfinite", {"loss": float("nan"), "epoch": 2.0})
+    event = read(events)[1]
+    assert event["loss"] is None
+    assert event["epoch"] == 2
+
+
+def test_no_log_no_event(tmp_path):
+    report_death(record(tmp_path / "none.jsonl"), "killed", {})
+    report_death(RunRecord("run", "CfC"), "killed", {})
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_log_that_cannot_be_written_is_counted(exporter, trainer, tmp_path, labels, wait):
+    """A directory in its place stands for any error of the disk."""
+    (tmp_path / "events.jsonl").mkdir()
+    trainer(events=str(tmp_path / "events.jsonl")).kill()
+    trainer(model_name="LTC")
+    exporter.start()
+    fault = labels(signal="exporter", reason="closing")
+    wait(lambda: exporter.scrape()["telemetry_errors_total"][fault] == 1)

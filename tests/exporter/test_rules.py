@@ -1,0 +1,227 @@
+"""The exporter's rules, without a process: hold, outcome, sums."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liquid_telemetry.exporter import sums
+from liquid_telemetry.exporter.curve import MAX_POINTS, Curve
+from liquid_telemetry.exporter.ledger import KEYS, Ledger
+from liquid_telemetry.exporter.outcome import Outcome, decide
+from liquid_telemetry.exporter.sums import Sums
+from liquid_telemetry.spool import RunRecord
+
+FAILED = ("failed", "unknown")
+
+
+def scrape(ledger, now):
+    ledger.reveal(now)
+    receipt = ledger.shown()
+    ledger.acknowledge(receipt)
+    return receipt["CfC", FAILED]
+
+
+def open_ledger():
+    ledger = Ledger(hold=60)
+    ledger.open("CfC")
+    return ledger
+
+
+def test_new_value_waits_for_the_old_to_be_received():
+    ledger = open_ledger()
+    ledger.add("CfC", FAILED, 0)
+    assert [scrape(ledger, now) for now in (1, 2, 3)] == [0, 1, 1]
+    ledger.add("CfC", FAILED, 4)
+    assert [scrape(ledger, now) for now in (5, 6)] == [2, 2]
+
+
+def test_burst_is_shown_as_one_rise():
+    ledger = open_ledger()
+    scrape(ledger, 0)
+    for now in (1, 2, 3):
+        ledger.add("CfC", FAILED, now)
+        ledger.reveal(now)
+    assert [scrape(ledger, now) for now in (4, 5)] == [1, 3]
+
+
+def test_hold_counts_from_the_new_value():
+    ledger = open_ledger()
+    ledger.add("CfC", FAILED, 100)
+    assert not ledger.reveal(159.9)
+    assert ledger.shown()["CfC", FAILED] == 0
+    assert ledger.reveal(160)
+    assert ledger.shown()["CfC", FAILED] == 1
+
+
+def test_receipt_of_an_older_value_does_not_count():
+    ledger = open_ledger()
+    old = ledger.shown()
+    ledger.acknowledge(old)
+    ledger.add("CfC", FAILED, 1)
+    ledger.reveal(1)
+    ledger.acknowledge(old)
+    assert not ledger.settled("CfC")
+    ledger.acknowledge(ledger.shown())
+    assert ledger.settled("CfC")
+
+
+def test_awaiting_ends_with_the_scrape_or_with_time():
+    ledger = open_ledger()
+    assert not ledger.awaiting(0, 300)
+    ledger.add("CfC", FAILED, 10)
+    assert ledger.awaiting(309, 300)
+    assert not ledger.awaiting(310, 300)
+    assert (scrape(ledger, 20), ledger.awaiting(20, 300)) == (0, True)
+    assert (scrape(ledger, 21), ledger.awaiting(21, 300)) == (1, False)
+
+
+def test_next_exporter_begins_with_what_was_shown():
+    ledger = open_ledger()
+    scrape(ledger, 0)
+    ledger.add("CfC", FAILED, 1)
+    ledger.reveal(1)
+    ledger.add("CfC", FAILED, 2)
+    following = Ledger(hold=60)
+    following.load(json.loads(json.dumps(ledger.dump())), 0)
+    assert [scrape(following, now) for now in (1, 2, 3)] == [1, 2, 2]
+
+
+@given(st.lists(st.sampled_from(["add", "scrape", "peek", "wait", "restart"]), max_size=60))
+def test_every_rise_has_a_value_before_it(steps):
+    """Whatever happens, scrapes see 0 first and never miss, lose or invent a count."""
+    ledger, now, added, seen = open_ledger(), 0.0, 0, []
+    for step in steps:
+        now += 1
+        if step == "add":
+            ledger.add("CfC", FAILED, now)
+            added += 1
+        elif step == "scrape":
+            seen.append(scrape(ledger, now))
+        elif step == "peek":
+            ledger.reveal(now)
+        elif step == "restart":
+            dumped = ledger.dump()
+            ledger = Ledger(hold=1e9)
+            ledger.load(dumped, now)
+    ledger.hold = 1e9
+    seen += [scrape(ledger, now), scrape(ledger, now)]
+    assert seen[0] == 0
+    assert seen == sorted(seen)
+    assert seen[-1] == added
+
+
+def test_series_of_a_model():
+    assert KEYS[:3] == (("started", ""), ("completed", ""), ("failed", "exception"))
+    assert len(KEYS) == len(set(KEYS)) == 12
+
+
+def rank(status, *, alive=True, reason=None, ended=None):
+    record = RunRecord("run", "CfC", status=status, reason=reason, ended=ended)
+    return SimpleNamespace(
+        record=record, died=not alive and not record.final, over=not alive or record.final, number=0
+    )
+
+
+RUNNING, DEAD = rank("running"), rank("running", alive=False)
+COMPLETED, TUNED = rank("completed"), rank("tuned")
+RAISED = rank("failed", reason="exception", ended=2.0)
+CTRL_C = rank("interrupted", reason="user")
+DIED = Outcome("failed", "unknown", died=0)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        ([RUNNING], None),
+        ([COMPLETED], Outcome("completed")),
+        ([TUNED], None),
+        ([COMPLETED, RUNNING], None),
+        ([COMPLETED, TUNED], Outcome("completed")),
+        ([DEAD], DIED),
+        ([COMPLETED, DEAD], DIED),
+        ([RAISED, RUNNING], Outcome("failed", "exception")),
+        ([RAISED, DEAD], Outcome("failed", "exception")),
+        ([RAISED, CTRL_C], Outcome("failed", "exception")),
+        ([RAISED, rank("failed", reason="out_of_memory", ended=1.0)], Outcome("failed", "out_of_memory")),
+        ([CTRL_C, RUNNING], Outcome("interrupted", "user")),
+        ([CTRL_C, DEAD], Outcome("interrupted", "user")),
+        ([rank("interrupted", reason="terminated"), COMPLETED], Outcome("interrupted", "terminated")),
+        ([rank("failed", reason="of tomorrow")], Outcome("failed", "unknown")),
+        ([rank("running", alive=False, reason="stalled")], Outcome("failed", "stalled", died=0)),
+    ],
+)
+def test_outcome(ranks, expected):
+    assert decide(ranks, waited=False) == expected
+
+
+def test_a_dead_rank_waits_for_the_living():
+    assert decide([DEAD, RUNNING], waited=False) is None
+    assert decide([DEAD, RUNNING], waited=True) == DIED
+
+
+ERRORS = ("errors_total", (("reason", "X"),))
+
+
+def test_sums_add_sources_and_see_a_new_beginning():
+    total = Sums()
+    total.observe("a", [(ERRORS, 3)])
+    total.observe("b", [(ERRORS, 2)])
+    assert total.totals() == {ERRORS: 5}
+    total.observe("a", [(ERRORS, 4)])
+    assert total.totals() == {ERRORS: 6}
+    total.observe("a", [(ERRORS, 1)])
+    assert total.totals() == {ERRORS: 7}
+
+
+def test_old_sources_are_folded_live_ones_never(monkeypatch):
+    monkeypatch.setattr(sums, "MAX_SOURCES", 2)
+    total = Sums()
+    for source in "abcd":
+        total.observe(source, [(ERRORS, 1)])
+    total.fold(live=["a"])
+    assert len(total.dump()["sources"]) == 2
+    assert "a" in total.dump()["sources"]
+    assert total.totals() == {ERRORS: 4}
+    total.observe("a", [(ERRORS, 2)])
+    assert total.totals() == {ERRORS: 5}
+
+
+def test_sums_survive_json():
+    total, following = Sums(), Sums()
+    total.observe("a", [(ERRORS, 3)])
+    total.add(ERRORS, 2)
+    following.load(json.loads(json.dumps(total.dump())))
+    assert following.totals() == {ERRORS: 5}
+    following.observe("a", [(ERRORS, 4)])
+    assert following.totals() == {ERRORS: 6}
+
+
+def test_sums_refuse_too_many_series(monkeypatch):
+    monkeypatch.setattr(sums, "MAX_SERIES", 1)
+    total = Sums()
+    total.observe("a", [(ERRORS, 1), (("other_total", ()), 1)])
+    assert (total.totals(), total.refused) == ({ERRORS: 1}, 1)
+
+
+def test_curve_is_bounded_and_keeps_its_ends():
+    curve = Curve()
+    for step in range(10_000):
+        values = {"training_global_step": float(step), "training_loss": 1.0 / (step + 1)}
+        curve.add(SimpleNamespace(value=values.get))
+    steps = [step for step, _ in curve.points]
+    assert len(steps) <= MAX_POINTS
+    assert steps == sorted(steps)
+    assert steps[0] == 0
+    assert steps[-1] > 9_900
+
+
+def test_curve_leaves_out_what_is_no_number_and_begins_anew_with_the_steps():
+    curve = Curve()
+    for step, loss in ((5, 1.0), (6, float("nan")), (7, None), (8, 2.0)):
+        curve.add(SimpleNamespace(value={"training_global_step": step, "training_loss": loss}.get))
+    assert curve.points == [(5, 1.0), (8, 2.0)]
+    curve.add(SimpleNamespace(value={"training_global_step": 0, "training_loss": 3.0}.get))
+    assert curve.points == [(0, 3.0)]
