@@ -91,7 +91,10 @@ class TelemetryCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         stay = ("_observer", "_registry", "_provider", "_logger")
-        lent = ("log", "log_dict")  # Lightning hangs the model's methods on callbacks, and with them the model
+        lent = (
+            "log",
+            "log_dict",
+        )  # Lightning hangs the model's methods on callbacks, and with them the model
         kept = {name: value for name, value in self.__dict__.items() if name not in lent}
         kept |= {name: None for name in stay if name in kept}
         return kept | {"_options": replace(self._options, clock=None)}

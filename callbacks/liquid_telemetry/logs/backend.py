@@ -51,7 +51,7 @@ class StructlogBackend:
 
     def start(self, run: RunInfo, correlation: Correlation, faults: Faults) -> None:
         """Bind a logger to the run."""
-        self._correlation = correlation
+        self._correlation, self._faults = correlation, faults
         if run is not self._run:
             self._nonfinite = 0
             self._nonfinite_due = 0
@@ -88,11 +88,13 @@ class StructlogBackend:
         span = self._correlation.epoch or self._correlation.run
         identity = {"trace_id": span.trace_id, "span_id": span.span_id} if span is not None else {}
         stamped = {"timestamp": timestamp(time_ns), "level": level, **identity, **fields}
-        getattr(self._logger, level)(event, **stamped)
-        if self._terminal is not None:
+        run = self._run
+        with self._faults.guard(self.signal):
+            getattr(self._logger, level)(event, **stamped)
+        if self._terminal is not None and run is not None and run.rank == 0:
             self._terminal.show({**stamped, "event": event})
-        if self._user_logger is not None and self._run is not None:
-            names = {"run_id": self._run.run_id, "model_name": self._run.model_name}
+        if self._user_logger is not None and run is not None:
+            names = {"run_id": run.run_id, "model_name": run.model_name}
             getattr(self._user_logger, level)(event, **names, **identity, **fields)
 
     def _started(self, record: RunStarted) -> None:

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from liquid_telemetry.metrics.store import Store
 
@@ -34,10 +35,20 @@ class Embedded(Collector):
         for store in list(self._stores.values()):
             for family in store.collect():
                 if family.name in families:
-                    families[family.name].samples.extend(family.samples)
+                    families[family.name].samples = _merge(families[family.name].samples + family.samples)
                 else:
                     families[family.name] = family
         return families.values()
+
+
+def _merge(samples: list[Sample]) -> list[Sample]:
+    """Each series once: what does not carry the model's name is summed."""
+    series: dict[tuple[str, tuple[tuple[str, str], ...]], Sample] = {}
+    for sample in samples:
+        key = sample.name, tuple(sample.labels.items())
+        before = series[key].value if key in series else 0.0
+        series[key] = sample._replace(value=before + sample.value)
+    return list(series.values())
 
 
 def embed(store: Store, registry: CollectorRegistry) -> None:

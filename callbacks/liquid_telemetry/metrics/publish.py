@@ -92,8 +92,8 @@ class Publisher:
         if self._seat is None or not (force or now >= self._due):
             return
         self._due = now + SNAPSHOT_EVERY
-        if self._run.local_rank == 0:
-            ensure_exporter(self._spool, self._host, self._port)
+        if self._run.local_rank == 0 and ensure_exporter(self._spool, self._host, self._port):
+            self._address = None
         if position:
             self._seat.update(**position)
         if self._run.rank == 0:

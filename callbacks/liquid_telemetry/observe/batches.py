@@ -1,4 +1,4 @@
-"""Batches as columns: hooks store plain readings in rows, drained in bulk."""
+"""How many samples a batch holds."""
 
 from __future__ import annotations
 

@@ -84,6 +84,7 @@ class EvaluationWatch:
         self._drain(trainer, loop)
         self._loop = None
         self._state.fresh.take(fresh)
+        self._state.step_values.take(fresh)
         ended = EpochEnded(
             stage=loop.stage,
             epoch=loop.epoch,

@@ -21,6 +21,11 @@ class Faults:
         self.errors: Counter[tuple[str, str]] = Counter()
         self.dropped: Counter[tuple[str, str]] = Counter()
 
+    def reset(self) -> None:
+        """A new run begins, whose counters start at zero."""
+        self.errors.clear()
+        self.dropped.clear()
+
     def report(self, signal: str, error: Exception) -> None:
         """Count a fault; log its first occurrence."""
         reason = type(error).__name__

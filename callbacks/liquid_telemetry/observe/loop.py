@@ -36,6 +36,8 @@ class StageLoop:
         self.batches = self.samples = self.skipped = 0
         self.last_index: int | None = None
         self.last_loss: float | None = None
+        self.loss_is_sampled = False
+        """Whether the loss of some batches only is known."""
         self._loss_sum = 0.0
         self._loss_weight = 0
         self._clock = clock

@@ -13,7 +13,7 @@ from liquid_telemetry.observe.clock import RunClock
 from liquid_telemetry.observe.dispatch import Dispatcher
 from liquid_telemetry.observe.evaluation import EvaluationWatch
 from liquid_telemetry.observe.guard import Faults
-from liquid_telemetry.observe.outcome import outcome_of
+from liquid_telemetry.observe.outcome import in_teardown, outcome_of, ran_in_children
 from liquid_telemetry.observe.phases import PhaseClock
 from liquid_telemetry.observe.profiler import ProfilerTap, profiler_of, set_profiler, untapped
 from liquid_telemetry.observe.records import RunEnded, RunInfo, RunStarted
@@ -75,6 +75,7 @@ class Observer:
         """
         continues = self._tuned if fn == "fit" else self._fitted
         if self._state is None or not continues:
+            self.faults.reset()
             self._state = self._new_state(trainer, module, fn, together)
             self._fitted = False
         self._fn = fn
@@ -154,7 +155,9 @@ class Observer:
 
     def exception(self, trainer: Trainer, error: BaseException) -> None:
         """The Trainer function ends by an exception, possibly before any other hook or after ``teardown``."""
-        if self._state is None or self._fn is None:
+        if self._state is None or self._fn is None or (self._ended and not in_teardown(error)):
+            if ran_in_children(error):
+                return
             fn = trainer.state.fn.value if trainer.state.fn is not None else "fit"
             self.setup(trainer, trainer.lightning_module, fn, together=False)
         elif self._ended or self._tuned:

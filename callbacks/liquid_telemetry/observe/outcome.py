@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from traceback import walk_tb
+
+from liquid_telemetry.spool import read_record, spool_dir
+
 
 def outcome_of(error: BaseException) -> tuple[str, str]:
     """Outcome and reason, as in the catalogue.
@@ -19,3 +24,25 @@ def outcome_of(error: BaseException) -> tuple[str, str]:
     if isinstance(error, SystemExit):
         return "failed", "exited"
     return "failed", "exception"
+
+
+def in_teardown(error: BaseException) -> bool:
+    """Whether a Trainer function that had done its work raised in the end, in another callback's or the model's."""
+    return any(frame.f_code.co_name == "_call_teardown_hook" for frame, _ in walk_tb(error.__traceback__))
+
+
+def ran_in_children(error: BaseException) -> bool:
+    """Whether the run was that of spawned processes, which the exporter watches.
+
+    The process that spawned them had no ``setup``; all it gets is the exception that one of them died of, or Ctrl-C.
+    """
+    if type(error).__name__ not in ("ProcessRaisedException", "ProcessExitedException", "KeyboardInterrupt"):
+        return False
+    for path in spool_dir().glob("runs/*/*.json"):
+        try:
+            record = read_record(path)
+        except (OSError, ValueError):
+            continue
+        if record.ppid == os.getpid() and not record.final:
+            return True
+    return False

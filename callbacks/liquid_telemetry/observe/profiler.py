@@ -70,6 +70,8 @@ class ProfilerTap:
         return _IDLE
 
     def __getattr__(self, name: str) -> Any:
+        if name in _OWN:  # while being copied
+            raise AttributeError(name)
         return getattr(self._inner, name)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -36,6 +36,9 @@ class RunState:
     first_progress: tuple[int, float] | None = None
     """Monotonic nanoseconds and progress at the first drain, for the estimate of the end."""
     fresh: Freshness = field(default_factory=Freshness)
+    """What stages have logged."""
+    step_values: Freshness = field(default_factory=Freshness)
+    """What training steps have logged."""
 
     @property
     def unix_now(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from liquid_telemetry.observe.loop import Row, StageLoop
-from liquid_telemetry.observe.names import Freshness, pick_accuracy, pick_loss
+from liquid_telemetry.observe.names import pick_accuracy, pick_loss
 from liquid_telemetry.observe.progress import learning_rates, measure
 from liquid_telemetry.observe.records import BatchBlock, EpochEnded, EpochStarted, GradientNorm
 from liquid_telemetry.observe.run import finite_or_none
@@ -35,8 +35,8 @@ class TrainingWatch:
         self._ended: tuple[StageLoop, EpochEnded] | None = None
         self._scale = 1.0
         self._automatic = True
-        self._loss_key = state.options.loss_key or "loss"
-        self._step_values = Freshness()
+        self._loss_key: str | None = None
+        self._loss_found = False
         self._gradient_due = 0
 
     def epoch_start(self, trainer: Trainer) -> None:
@@ -52,8 +52,10 @@ class TrainingWatch:
         """A batch ended; ``outputs`` is what Lightning made of the step's return."""
         loop = self._loop or self._open(trainer)
         skipped = not outputs and self._automatic
-        if loop.end(index, self._state.options.batch_size(batch), self._loss_in(outputs), skipped):
-            self._drain(trainer, loop)
+        loss = self._loss_in(outputs, trainer)
+        due = loop.end(index, self._state.options.batch_size(batch), loss, skipped)
+        if due or (loss is None and trainer.is_last_batch):
+            self._drain(trainer, loop, self._with_logged_loss(trainer, loop))
 
     def before_optimizer_step(self, module: LightningModule) -> None:
         """Gradients are complete; their norm is taken once a second, where asked for."""
@@ -76,6 +78,7 @@ class TrainingWatch:
         loop, ended = self._ended
         self._ended = None
         fresh = self._state.fresh.take(trainer.callback_metrics if metrics is None else metrics)
+        self._state.step_values.take(fresh)
         names = list(fresh)
         self._state.dispatch.emit_with(
             list(fresh.values()),
@@ -100,18 +103,26 @@ class TrainingWatch:
         state.dispatch.emit(EpochStarted("train", loop.epoch, start, expected))
         return loop
 
-    def _loss_in(self, outputs: Any) -> Tensor | None:
-        if not isinstance(outputs, Mapping):
+    def _loss_in(self, outputs: Any, trainer: Trainer) -> Tensor | None:
+        """The loss that the step returned, divided by the accumulation; None leaves it to the logged values."""
+        if not isinstance(outputs, Mapping) or not outputs:
             return None
+        if not self._loss_found:
+            self._loss_key, self._loss_found = self._find_loss(outputs, trainer), True
         loss = outputs.get(self._loss_key)
-        if loss is None:
-            loss = outputs.get("loss")
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             return None
-        return loss.detach() if loss.requires_grad else loss
+        loss = loss.detach() if loss.requires_grad else loss
+        return loss if self._loss_key == "loss" or self._scale == 1.0 else loss / self._scale
 
-    def _drain(self, trainer: Trainer, loop: StageLoop) -> None:
-        rows = self._with_logged_loss(trainer, loop.drain())
+    def _find_loss(self, outputs: Mapping[str, Any], trainer: Trainer) -> str | None:
+        """The key of the loss in the step's output; None when the user's key is that of a logged value."""
+        key = self._state.options.loss_key
+        if key is None or key in outputs:
+            return key or "loss"
+        return None if key in trainer.callback_metrics else "loss"
+
+    def _drain(self, trainer: Trainer, loop: StageLoop, rows: list[Row]) -> None:
         state, scale = self._state, self._scale
 
         def build(losses: Sequence[float] | None) -> BatchBlock:
@@ -125,14 +136,19 @@ class TrainingWatch:
         state.dispatch.emit(measure(trainer, state, loop.epoch))
         state.dispatch.poll()
 
-    def _with_logged_loss(self, trainer: Trainer, rows: list[Row]) -> list[Row]:
-        """Where no step returned a loss (manual optimisation may not), the logged one stands for the last batch."""
+    def _with_logged_loss(self, trainer: Trainer, loop: StageLoop) -> list[Row]:
+        """Where no step returned a loss (manual optimisation may not), the logged one stands for the last batch.
+
+        Only at the end of a batch: at the end of an epoch the read would be a collective, and of the epoch's mean.
+        """
+        rows = loop.drain()
         if not rows or any(row[5] is not None for row in rows):
             return rows
-        logged = self._step_values.take(trainer.callback_metrics)
+        logged = self._state.step_values.take(trainer.callback_metrics)
         name = pick_loss(logged, self._state.options.loss_key)
         if name is None:
             return rows
+        loop.loss_is_sampled = True
         index, start, end, samples, step, _, skipped, phases = rows[-1]
         value = logged[name].detach() / self._scale
         return [*rows[:-1], (index, start, end, samples, step, value, skipped, phases)]
@@ -141,7 +157,7 @@ class TrainingWatch:
         loop.skip()
         end = self._state.clock.now()
         phases = self._state.phases.snapshot(end)
-        self._drain(trainer, loop)
+        self._drain(trainer, loop, loop.drain())
         self._loop = None
         self._state.epochs += complete
         rates = learning_rates(trainer)
@@ -164,10 +180,14 @@ class TrainingWatch:
         validated = self._state.validated
         if validated is None or validated.epoch != ended.epoch:
             validated = None
-        accuracy = pick_accuracy(metrics, self._state.options.accuracy_key)
+        options = self._state.options
+        accuracy = pick_accuracy(metrics, options.accuracy_key)
+        loss = loop.mean_loss
+        if loss is None or loop.loss_is_sampled:
+            loss = metrics.get(pick_loss(metrics, options.loss_key) or "", loss)
         return replace(
             ended,
-            loss=loop.mean_loss,
+            loss=loss,
             accuracy=metrics[accuracy] if accuracy else None,
             metrics=metrics,
             val_loss=validated.loss if validated else None,

@@ -67,6 +67,7 @@ class TracingBackend:
             self._aborted, self._budget = [], Budget()
             self._slow = {stage: SlowBatches() for stage in ("train", "validation", "test", "predict")}
         self._run = run
+        self._parent = SpanRef(run.trace_id, run.parent_span_id) if run.parent_span_id else None
         self._resource = resource_of(run, os.environ)
         provider = self._provider or global_provider()
         self._sink: Sink = ProviderSink(provider) if provider else self._own_sink(run, faults)
@@ -108,7 +109,7 @@ class TracingBackend:
         run = self._named
         if run.stage != "train":
             return
-        if run.rank == 0:
+        if run.rank == 0 or self._traces is None:
             attributes = _attributes(
                 {
                     "run.id": run.run_id,
@@ -117,8 +118,9 @@ class TracingBackend:
                     "resumed_from": record.resumed_from,
                 }
             )
-            parent = SpanRef(run.trace_id, run.parent_span_id) if run.parent_span_id else None
-            root = self._sink.open("fit started", run.start_ns, attributes, parent, span_id=run.root_span_id)
+            root = self._sink.open(
+                "fit started", run.start_ns, attributes, self._parent, span_id=run.root_span_id
+            )
             self._sink.close(root, run.start_ns, {})
             self._root = root.ref
         else:
@@ -143,7 +145,8 @@ class TracingBackend:
             return
         expected = record.expected_batches or self._budget.limit // 2
         if self._root is None or self._budget.fits(expected + 1):
-            span, budget = self._sink.open(name, record.start_ns, attributes, self._root), self._budget
+            span = self._sink.open(name, record.start_ns, attributes, self._root or self._parent)
+            budget = self._budget
         else:
             span = self._sink.open(name, record.start_ns, attributes, links=(self._root,))
             budget = Budget()

@@ -41,7 +41,7 @@ class ProviderSink:
         """Begin a span; the provider chooses its ids."""
         native = self._tracer.start_span(
             name,
-            context=self._parent(parent),
+            context=Context() if links else self._parent(parent),
             start_time=start_ns,
             attributes=dict(attributes),
             links=[trace.Link(_context(link)) for link in links],

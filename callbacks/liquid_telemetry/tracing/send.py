@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from liquid_telemetry import __version__
@@ -43,6 +44,8 @@ class Sender:
         self._resource = resource
         self._faults = faults
         self._queue: queue.Queue[Sequence[str] | None] = queue.Queue(_QUEUE)
+        self._put = self._settled = 0
+        """Spans taken, and of those the sent and the dropped: each written by one thread."""
         self._thread = threading.Thread(target=self._run, name="liquid-telemetry-otlp", daemon=True)
         self._thread.start()
 
@@ -50,20 +53,18 @@ class Sender:
         """Queue encoded spans; drop them when the queue is full."""
         try:
             self._queue.put_nowait(spans)
+            self._put += len(spans)
         except queue.Full:
             self._faults.drop("tracing", "queue_full", len(spans))
 
     def close(self) -> None:
         """Send the rest, for at most ``CLOSE_DEADLINE`` seconds."""
         deadline = time.monotonic() + CLOSE_DEADLINE
-        try:
+        with suppress(queue.Full):
             self._queue.put(None, timeout=CLOSE_DEADLINE / 2)
-        except queue.Full:
-            self._faults.drop("tracing", "deadline")
-            return
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            self._faults.drop("tracing", "deadline")
+            self._faults.drop("tracing", "deadline", self._put - self._settled)
 
     def _run(self) -> None:
         with self._faults.guard("tracing"):
@@ -78,6 +79,7 @@ class Sender:
                 else:
                     self._faults.drop("tracing", "collector_unreachable", len(spans))
                     retry_at, pause = time.monotonic() + pause, min(2 * pause, _BACK_OFF[1])
+                self._settled += len(spans)
             exporter.shutdown()
 
     def _export(self, exporter: SpanExporter, spans: Sequence[ReadableSpan]) -> bool:
