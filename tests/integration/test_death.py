@@ -1,0 +1,29 @@
+"""A trainer that is killed cannot finish its story; the exporter does."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from servers import eventually
+
+
+def test_a_killed_run_leaves_a_whole_trace_and_an_event(fit: Callable[..., Any]) -> None:
+    run = fit()
+    eventually(lambda: len(run.events("training_epoch_completed")) >= 8, 60)
+    run.process.send_signal(signal.SIGKILL)
+    run.process.wait()
+    (failed,) = eventually(lambda: run.events("training_failed"), 30)
+    assert failed["logger"] == "liquid_telemetry.exporter"
+    assert failed["run_id"] == run.run.name
+    assert failed["epoch"] >= 1
+
+    spans = eventually(lambda: run.spans("fit") and run.spans())
+    ids = {span["spanId"] for span in spans}
+    assert len(ids) == len(spans), "no span is written twice"
+    assert {span["traceId"] for span in spans} == {failed["trace_id"]}
+    assert [span["name"] for span in spans if "parentSpanId" not in span] == ["fit started"]
+    assert {span["parentSpanId"] for span in spans if "parentSpanId" in span} <= ids
+    closed = [span for span in spans if span["status"].get("code") == 2]
+    assert sorted(span["name"] for span in closed) in (["fit"], ["fit", "train epoch"])
