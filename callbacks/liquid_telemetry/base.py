@@ -77,7 +77,7 @@ class TelemetryCallback(Callback):
         observer = self._observer
         if observer is None or observer.trainer() is not trainer:
             observer = self._observer = _observers.get(trainer) or self._observe(trainer)
-        return observer if observer.leader is self else None
+        return observer if observer.is_led_by(self) else None
 
     def _observe(self, trainer: Trainer) -> Observer:
         attached: list[Any] = cast("Any", trainer).callbacks

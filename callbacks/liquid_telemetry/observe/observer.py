@@ -40,7 +40,7 @@ class Observer:
         trainer: Kept weakly.
         options: Of the callbacks, merged.
         backends: One for each signal.
-        leader: The callback whose hooks reach this observer.
+        leader: The callback whose hooks reach this observer. Kept weakly: Lightning hangs the model on it.
     """
 
     training: TrainingWatch
@@ -50,13 +50,17 @@ class Observer:
         self, trainer: Trainer, options: ObserverOptions, backends: Sequence[Backend], leader: object = None
     ) -> None:
         self.trainer = weakref.ref(trainer)
-        self.leader = leader
+        self._leader = None if leader is None else weakref.ref(leader)
         self.faults = Faults()
         self._options = options
         self._dispatch = Dispatcher(backends, self.faults)
         self._state: RunState | None = None
         self._fn: str | None = None
         self._fitted = self._tuned = self._announced = self._ended = self._fit_end_seen = False
+
+    def is_led_by(self, callback: object) -> bool:
+        """Whether the hooks of a callback reach this observer."""
+        return self._leader is not None and self._leader() is callback
 
     @property
     def run(self) -> RunInfo | None:
