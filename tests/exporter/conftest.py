@@ -43,6 +43,13 @@ class Trainer:
     def publish(self, snapshot):
         self._do("publish", snapshot)
 
+    def release(self):
+        self._do("release")
+
+    def take(self):
+        """Sit down again, as a later stage of the run does."""
+        self._do("take")
+
     def fork(self, seconds):
         self._do("fork", seconds)
 

@@ -24,6 +24,8 @@ for line in sys.stdin:
             os._exit(0)
     elif command == "release":
         seat.release()
+    elif command == "take":
+        seat = RunSeat.take(spool_dir(), seat.record)
     elif command == "crash":
         os._exit(argument)
     print("done", flush=True)

@@ -187,11 +187,14 @@ def test_test_after_fit_continues_the_run(exporter, trainer, snapshot, labels):
     exporter.scrape()
     run.update(status="completed")
     assert exporter.jobs("completed", "CfC") == 1
-    run.update(status="running", stage="test")
+    run.release()
+    run.take()
+    run.update(stage="test")
     run.publish(snapshot(loss=0.25))
     for _ in range(4):
         found = exporter.scrape()
     assert found["training_loss"] == {labels(model_name="CfC", epoch="0"): 0.25}
+    assert found["training_active"] == {labels(model_name="CfC"): 0}
     run.kill()
     assert exporter.jobs("completed", "CfC") == 1
     assert exporter.jobs("started", "CfC") == 1

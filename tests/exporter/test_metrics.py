@@ -85,9 +85,11 @@ def test_a_run_that_goes_on_later_is_not_added_twice(exporter, trainer, snapshot
     run = trainer()
     run.publish(snapshot(errors={"logs": 2}))
     run.update(status="completed")
+    run.release()
     exporter.start()
     wait(lambda: labels(model_name="CfC") not in exporter.scrape()["training_active"])
-    run.update(status="running", stage="test")
+    run.take()
+    run.update(stage="test")
     run.publish(snapshot(errors={"logs": 3}))
     found = exporter.scrape()
     assert found["telemetry_errors_total"][labels(signal="logs", reason="X")] == 3

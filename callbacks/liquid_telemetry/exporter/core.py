@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from liquid_telemetry.exporter.watch import Watch
 from liquid_telemetry.signals import PREFIX
 
 _KEEP_FRESH_EVERY = 600.0
+_CLOSING_PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Exporter:
         self.faults = Faults(self.book)
         if damage is not None:
             self.faults.report("counters", damage)
-        self._background = ThreadPoolExecutor(1, "closing")
+        self._background = futures.ThreadPoolExecutor(1, "closing")
         self._watch = Watch(settings, self.book, self.faults, self._background)
 
     @property
@@ -125,8 +126,9 @@ class Exporter:
         return not waiting and not self.book.ledger.awaiting(self.clock(), self.settings.leave)
 
     def close(self) -> None:
-        """Write down everything, and wait for what is being written to the logs of the dead."""
-        self._background.shutdown()
+        """Write down everything, and wait a moment for what is being written to the logs of the dead."""
+        futures.wait([run.closing for run in self._watch.runs.values() if run.closing], _CLOSING_PATIENCE)
+        self._background.shutdown(wait=False, cancel_futures=True)
         self._save()
 
     def _save(self) -> bool:

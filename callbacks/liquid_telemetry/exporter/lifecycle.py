@@ -32,7 +32,6 @@ def run(settings: Settings) -> int:
         while lock is not None:
             life = _Life(settings, lock)
             previous = asyncio.run(life.live(previous))
-            lock.release()
             # A run that took its seat while the lock was held did not start an exporter.
             lock = FileLock.take(lock.path, patience=0) if life.was_missed() else None
     return 0
@@ -102,6 +101,7 @@ class _Life:
             with contextlib.suppress(OSError):
                 address.withdraw(self._settings.spool)
         log.info("leaving")
+        self._lock.release()  # here, because a thread that a dead disk holds up may delay asyncio.run()
 
 
 @contextlib.contextmanager

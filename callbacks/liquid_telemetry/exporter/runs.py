@@ -47,7 +47,7 @@ class Rank:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more is to come from it."""
+        """Whether it has nothing more to say about the outcome."""
         return not self.alive or self.record.final
 
 
@@ -115,8 +115,8 @@ class Run:
 
     @property
     def live(self) -> bool:
-        """Whether a rank's process lives and has not said that it is done."""
-        return not all(rank.over for rank in self.ranks.values())
+        """Whether a rank holds its seat: also after the outcome is known, while ``test`` goes on after ``fit``."""
+        return any(rank.alive for rank in self.ranks.values())
 
     @property
     def lead(self) -> Rank:

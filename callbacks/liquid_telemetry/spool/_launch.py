@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -59,6 +59,9 @@ class ExporterAddress:
         if host == self.host and port in (0, self.port):
             return None
         return f"the exporter already serves at {self.url}; host={host!r}, port={port} wait until it has left"
+
+
+_FIELDS = frozenset(field.name for field in fields(ExporterAddress))
 
 
 def start_exporter(spool: Path, host: str = "127.0.0.1", port: int = 9464) -> bool:
@@ -119,8 +122,9 @@ def exporter_address(spool: Path) -> ExporterAddress | None:
     if not is_locked(spool / "exporter.lock"):
         return None
     try:
-        return ExporterAddress(**json.loads((spool / "exporter.json").read_bytes()))
-    except (OSError, ValueError, TypeError):
+        written = json.loads((spool / "exporter.json").read_bytes())
+        return ExporterAddress(**{name: value for name, value in written.items() if name in _FIELDS})
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
