@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -39,6 +40,11 @@ QUIET = (
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch 2.13
     r"[\s\S]*(JsonargparseDeprecation|deprecated in v4)",  # Lightning 2.6 under jsonargparse 4.53
 )
+
+
+def is_no_advertisement(record: logging.LogRecord) -> bool:
+    """Return whether `record` is not one of Lightning's tips to install a product."""
+    return "Tip:" not in record.getMessage()
 
 
 class SaveConfig(SaveConfigCallback):
@@ -77,15 +83,15 @@ class LiquidCLI(LightningCLI):
 
         parser.add_argument(
             "--torch_threads",
-            type=Optional[int],
-            default=None,
-            help="Threads of one torch operation on the CPU; 1 is fastest for small networks. Default: torch's own.",
+            type=int,
+            default=0,
+            help="Threads of one torch operation on the CPU, 1 is fastest for small networks; 0 leaves it to torch.",
         )
 
     def before_instantiate_classes(self) -> None:
         """Set the number of threads before torch works."""
         threads = self._get(self.config, "torch_threads")
-        if threads is not None:
+        if threads > 0:
             torch.set_num_threads(threads)
 
     def after_fit(self) -> None:
@@ -128,6 +134,7 @@ def run(args: ArgsType) -> None:
     """
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
     cli = LiquidCLI(
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},

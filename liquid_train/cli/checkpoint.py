@@ -26,7 +26,7 @@ class RunCheckpoint(ModelCheckpoint):
     def __init__(
         self,
         dirpath: str | None = None,
-        monitor: str = "val_loss",
+        monitor: str | None = "val_loss",
         mode: Literal["min", "max"] = "min",
         every_n_train_steps: int = 0,
     ) -> None:
@@ -34,23 +34,24 @@ class RunCheckpoint(ModelCheckpoint):
 
         Args:
             dirpath: directory for the checkpoints; by default `runs/<run id>/checkpoints`.
-            monitor: logged value that decides which checkpoint is best.
+            monitor: logged value that decides which checkpoint is best; null takes the newest for the best.
             mode: whether the best value is the lowest (`min`) or the highest (`max`).
             every_n_train_steps: also write `last.ckpt` after every so many steps; 0 for epochs only.
         """
         super().__init__(dirpath, "best", monitor=monitor, mode=mode, enable_version_counter=False)
         self._chosen_dir = dirpath
         self._every_n_steps = every_n_train_steps
-        self._last_step = -1
+        self._last_step = 0
         self._random_state: Tensor | None = None
-        self._fallback = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+        named = f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+        self._own_dir = Path(dirpath).parent if dirpath else Path("runs") / named
 
     def run_dir(self, trainer: pl.Trainer) -> Path:
-        """Return the run's directory: that of the telemetry, or one of its own without telemetry."""
+        """Return the run's directory: that of the telemetry; without it that around `dirpath`, or a new one."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Telemetry) and callback.run is not None:
                 return Path(callback.run.dir)
-        return self._fallback
+        return self._own_dir
 
     @property
     def last_path(self) -> Path:
@@ -66,6 +67,7 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put back the random state of the checkpoint that training resumes from."""
         super().on_train_start(trainer, pl_module)
+        self._last_step = trainer.global_step
         if self._random_state is not None:
             torch.set_rng_state(self._random_state)
             self._random_state = None
@@ -86,14 +88,14 @@ class RunCheckpoint(ModelCheckpoint):
     ) -> None:
         """Write `last.ckpt` when training stops between two batches."""
         progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-        if trainer.training and progress.ready == progress.processed > 0:
+        between_batches = trainer.training and progress.ready == progress.processed
+        if between_batches and trainer.global_step > self._last_step:
             self._save_last(trainer)
 
     def _save_last(self, trainer: pl.Trainer) -> None:
-        if self._last_step == trainer.global_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        self._last_step = trainer.global_step
-        trainer.save_checkpoint(self.last_path, weights_only=False)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._last_step = trainer.global_step
+            trainer.save_checkpoint(self.last_path, weights_only=False)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         """Return whether `current` is at least as good as the best: of equal ones the newest is kept."""
