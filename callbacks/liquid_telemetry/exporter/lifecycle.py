@@ -108,6 +108,7 @@ class _Life:
 def _logging(spool: Path) -> Iterator[None]:
     handler = RotatingFileHandler(spool / "exporter.log", maxBytes=_LOG_BYTES, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.raiseExceptions = False  # a full disk must not fill exporter.stderr, which nothing rotates
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
