@@ -26,6 +26,8 @@ COMBINATIONS = {
     "singles-and-telemetry": (*SINGLES, Telemetry),
 }
 LIGHTNING_NOISE = (
+    "ignore:.*your dataloader is not resumable.*",
+    "ignore:.*callbacks used to create the checkpoint need to be provided.*",
     "ignore:.*does not have many workers.*",
     "ignore:.*isinstance.treespec, LeafSpec.*",
     "ignore:.*GPU available but not used.*",
@@ -168,7 +170,9 @@ class Written:
 
 def runs(folder="runs"):
     """The runs under a folder, the oldest first."""
-    found = [path for path in Path(folder).absolute().iterdir() if path.is_dir()] if Path(folder).exists() else []
+    found = (
+        [path for path in Path(folder).absolute().iterdir() if path.is_dir()] if Path(folder).exists() else []
+    )
     return [Written(path) for path in sorted(found, key=lambda path: path.stat().st_ctime_ns)]
 
 
@@ -204,7 +208,9 @@ def read_spans(path):
             resource = _attributes(group["resource"]["attributes"])
             for scope in group["scopeSpans"]:
                 for span in scope["spans"]:
-                    found.append({**span, "attributes": _attributes(span["attributes"]), "resource": resource})
+                    found.append(
+                        {**span, "attributes": _attributes(span["attributes"]), "resource": resource}
+                    )
                     found[-1]["start"] = int(span["startTimeUnixNano"])
                     found[-1]["end"] = int(span["endTimeUnixNano"])
     return found

@@ -1,10 +1,13 @@
 """What holds for every callback, alone and in company."""
 
+import contextlib
 import copy
+import gc
 import os
 import pickle
 import sys
 import threading
+import weakref
 
 import psutil
 import pytest
@@ -139,7 +142,11 @@ trainer:
       init_args: {{model_name: mine, dir: here}}
 """)
     LightningCLI(
-        Tiny, TinyData, args=["fit", "--config", "config.yaml"], save_config_callback=None, seed_everything_default=0
+        Tiny,
+        TinyData,
+        args=["fit", "--config", "config.yaml"],
+        save_config_callback=None,
+        seed_everything_default=0,
     )
     (run,) = runs("here")
     assert run.manifest["run_id"] == run.run_id
@@ -268,9 +275,6 @@ def test_the_users_profiler_reports_the_same_actions():
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_trainer_in_a_long_lived_process_is_freed(fails):
-    import gc
-    import weakref
-
     class Sometimes(Tiny):
         def training_step(self, batch, batch_idx):
             if fails:
@@ -279,10 +283,8 @@ def test_a_trainer_in_a_long_lived_process_is_freed(fails):
 
     def train():
         made = trainer(Telemetry())
-        try:
+        with contextlib.suppress(ValueError):
             made.fit(Sometimes(), datamodule=TinyData())
-        except ValueError:
-            pass
         return weakref.ref(made)
 
     reference = train()

@@ -32,7 +32,7 @@ HOOKS = (
 )
 
 
-class Boom(Exception):
+class BoomError(Exception):
     """The user's."""
 
 
@@ -48,7 +48,7 @@ class Bomb(Callback):
 
 @pytest.fixture
 def error():
-    return Boom("wires crossed")
+    return BoomError("wires crossed")
 
 
 def explode(error, *callbacks, model=None, data=None, **options):
@@ -65,7 +65,11 @@ def check_failed(run, error, reason="exception"):
     assert (run.record["status"], run.record["reason"]) == ("failed", reason)
     assert (run.record["error_type"], run.record["error_message"]) == (type(error).__name__, str(error))
     (event,) = run.events_named("training_failed")
-    assert (event["reason"], event["error_type"], event["error_message"]) == (reason, type(error).__name__, str(error))
+    assert (event["reason"], event["error_type"], event["error_message"]) == (
+        reason,
+        type(error).__name__,
+        str(error),
+    )
     assert "explode" in event["traceback"] or "raise" in event["traceback"]
     check_trace(run, error)
 
@@ -103,7 +107,9 @@ def test_another_teardown_raises_after_ours(error):
     assert [event["event"] for event in run.events][-2:] == ["training_completed", "training_failed"]
 
 
-@pytest.mark.parametrize("where", ["training_step", "validation_step", "setup", "configure_optimizers", "backward"])
+@pytest.mark.parametrize(
+    "where", ["training_step", "validation_step", "setup", "configure_optimizers", "backward"]
+)
 @pytest.mark.parametrize("kinds", [(Telemetry,), (StructlogEvents, OpenTelemetrySpans, PrometheusMetrics)])
 def test_the_model_raises(where, kinds, error):
     model = Tiny()
@@ -137,7 +143,7 @@ def test_a_fit_that_fails_before_its_setup_is_not_the_one_before(error):
         raise error
 
     data.setup = explode_here
-    with pytest.raises(Boom):
+    with pytest.raises(BoomError):
         made.fit(Tiny(), datamodule=data)
     first, second = runs()
     assert first.record["status"] == "completed"
@@ -159,7 +165,7 @@ def test_a_failed_test_after_fit_does_not_change_the_fit(error):
     made = trainer(Telemetry(), max_epochs=1)
     made.fit(Tiny(), datamodule=TinyData())
     made.callbacks.append(Bomb("on_test_batch_end", error))
-    with pytest.raises(Boom):
+    with pytest.raises(BoomError):
         made.test(Tiny(), datamodule=TinyData(), verbose=False)
     run = only_run()
     assert run.record["status"] == "completed"

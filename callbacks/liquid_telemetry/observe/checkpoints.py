@@ -56,7 +56,7 @@ class CheckpointWatch:
         end = self._state.unix_now
         self._state.phases.leave()
         trainer = self._trainer()
-        if kind is None and trainer is not None:
+        if kind is None and trainer is not None and self._state.announced:
             with self._faults.guard("observer"):
                 path, epoch, step = saved_path(), trainer.current_epoch, trainer.global_step
                 self._state.dispatch.emit(CheckpointSaved(path, epoch, step, self._start, end))

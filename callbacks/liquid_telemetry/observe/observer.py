@@ -56,7 +56,7 @@ class Observer:
         self._dispatch = Dispatcher(backends, self.faults)
         self._state: RunState | None = None
         self._fn: str | None = None
-        self._fitted = self._tuned = self._announced = self._ended = self._fit_end_seen = False
+        self._fitted = self._tuned = self._ended = self._fit_end_seen = False
 
     def is_led_by(self, callback: object) -> bool:
         """Whether the hooks of a callback reach this observer."""
@@ -84,7 +84,6 @@ class Observer:
             self._fitted = False
         self._fn = fn
         self._state.fitting = fn == "fit"
-        self._announced = continues and fn != "fit"
         self._tuned = self._ended = self._fit_end_seen = False
         self.training, self.evaluation = TrainingWatch(self._state), EvaluationWatch(self._state)
         self._dispatch.start(self._state.info)
@@ -107,7 +106,7 @@ class Observer:
     def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint is being restored; it names the run that wrote it."""
         saved = checkpoint.get(CHECKPOINT_KEY)
-        if isinstance(saved, dict) and self._state is not None and not self._announced:
+        if isinstance(saved, dict) and self._state is not None and not self._state.announced:
             self._state.resumed_from = str(saved.get("run_id"))
 
     def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -118,9 +117,9 @@ class Observer:
     def announce(self, trainer: Trainer) -> None:
         """Everything is restored and ready: tell that the run has started, once."""
         state = self._state
-        if self._announced or state is None:
+        if state is None or state.announced:
             return
-        self._announced = True
+        state.announced = True
         checkpoints = checkpoint_folder(trainer) if self._fn == "fit" else None
         self._dispatch.facts.update(checkpoints=checkpoints, resumed_from=state.resumed_from)
         module: LightningModule | None = trainer.lightning_module

@@ -25,6 +25,8 @@ class RunState:
     """Monotonic nanoseconds."""
     fitting: bool = True
     """Whether the Trainer function under way is fit."""
+    announced: bool = False
+    """Whether it has been told that the run has started; what a Tuner does before is not part of it."""
     resumed_from: str | None = None
     epochs: int = 0
     batches: int = 0
