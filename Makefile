@@ -5,10 +5,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 CONFIG ?= configs/japanese_vowels_cfc.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check-wheel clean
+.PHONY: help venv run test lint check-wheel clean
 
 help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+venv: .venv/.venv ## Make the environment only, to install a torch build of your own choice in it
 
 run: .venv/.run ## Set up if needed, train a CfC on JapaneseVowels with telemetry on, say where to look
 	$(BIN)/liquid-train fit --config $(CONFIG)

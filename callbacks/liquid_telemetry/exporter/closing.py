@@ -1,18 +1,39 @@
-"""Writing down what a dead process could not: its ``training_failed`` event."""
+"""Writing down what a dead process could not: its ``training_failed`` event and the spans it left open."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from liquid_telemetry.spool import RunRecord
+from liquid_telemetry.tracing.unfinished import finish_trace
 
 EVENT = "training_failed"
 _TAIL = 65_536
+
+
+def finish_story(record: RunRecord, reason: str, last: dict[str, float | None]) -> None:
+    """Finish the log and the trace of a run whose process has died; the one even if the other cannot be.
+
+    Args:
+        record: Of the rank that died.
+        reason: One of the catalogue's failure reasons.
+        last: As for :func:`report_death`.
+
+    Raises:
+        OSError: A file cannot be written.
+        ValueError: The notes on open spans are damaged.
+    """
+    try:
+        report_death(record, reason, last)
+    finally:
+        if record.run_dir is not None and record.traces is not None:
+            finish_trace(Path(record.run_dir), Path(record.traces), time.time_ns(), {"reason": reason})
 
 
 def report_death(record: RunRecord, reason: str, last: dict[str, float | None]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from liquid_telemetry.exporter import slots
 from liquid_telemetry.exporter.book import Book
-from liquid_telemetry.exporter.closing import report_death
+from liquid_telemetry.exporter.closing import finish_story
 from liquid_telemetry.exporter.faults import Faults, log
 from liquid_telemetry.exporter.merge import cumulative
 from liquid_telemetry.exporter.outcome import Outcome, decide
@@ -116,7 +116,7 @@ class Watch:
         if run.job:
             self._count(run, now)
         if run.outcome is not None and run.outcome.died is not None and run.closing is None:
-            run.closing = self._background.submit(report_death, *_last_words(run, run.outcome))
+            run.closing = self._background.submit(finish_story, *_last_words(run, run.outcome))
 
     def _count(self, run: Run, now: float) -> None:
         entry = self._book.entries[run.run_id]
