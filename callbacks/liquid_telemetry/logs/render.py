@@ -34,13 +34,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
     return value
-
-
-def brief(event: Mapping[str, Any]) -> dict[str, Any]:
-    """What a person on a terminal wants of an event: no identifiers, no nesting, short numbers."""
-    hidden = {"timestamp", "logger", "run_id", "model_name", "trace_id", "span_id", "level", "traceback"}
-    return {
-        key: f"{value:.4g}" if isinstance(value, float) else value
-        for key, value in event.items()
-        if key not in hidden and value is not None and not isinstance(value, (Mapping, list, tuple))
-    }
