@@ -14,13 +14,14 @@ import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-import liquid_train.data
-import liquid_train.tasks  # noqa: F401  (classes of imported modules can be named without their path)
+import liquid_train.tasks  # noqa: F401  (its classes can then be named without their path)
 from liquid_telemetry import Telemetry
 from liquid_train.cli.checkpoint import RunCheckpoint
 from liquid_train.cli.parser import HelpFormatter, Parser
+from liquid_train.cli.predictions import write_predictions
 from liquid_train.cli.stop import GracefulStop
-from liquid_train.cli.summary import summary
+from liquid_train.cli.summary import short, summary
+from liquid_train.data import SeriesDataModule
 from liquid_train.errors import InputError
 
 DESCRIPTION = """Train, validate, test and use liquid neural networks (CfC and LTC) from a YAML file.
@@ -80,7 +81,6 @@ class LiquidCLI(LightningCLI):
             default=False,
             help="After `fit`, test the best checkpoint and say what it reached.",
         )
-
         parser.add_argument(
             "--torch_threads",
             type=int,
@@ -100,11 +100,24 @@ class LiquidCLI(LightningCLI):
         checkpoint = find_checkpoint(self.trainer)
         best = Path(checkpoint.best_model_path) if checkpoint and checkpoint.best_model_path else None
         if self._get(self.config, "test_after_fit") and best and best.is_file():
-            (found,) = self.trainer.test(self.model, self.datamodule, ckpt_path=str(best), verbose=False)
-            results = dict(found)
+            tested = self.trainer.test(
+                self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False
+            )
+            results = {name: value for loader in tested for name, value in loader.items()}
         telemetry = self._get(self.config_init, "telemetry")
         if self.trainer.is_global_zero and checkpoint is not None:
             sys.stdout.write(summary(results, checkpoint, checkpoint.run_dir(self.trainer), telemetry.run))
+
+    def predict(self, **options: Any) -> None:
+        """Predict, and write the predictions to the run's directory."""
+        predictions = self.trainer.predict(**options) or []
+        checkpoint = find_checkpoint(self.trainer)
+        if checkpoint is None or not self.trainer.is_global_zero:
+            return
+        path = checkpoint.run_dir(self.trainer) / "predictions.csv"
+        classes = self.datamodule.splits.classes if isinstance(self.datamodule, SeriesDataModule) else None
+        if write_predictions(predictions, path, classes):
+            sys.stdout.write(f"predictions  {short(path)}\n")
 
 
 def find_checkpoint(trainer: pl.Trainer) -> RunCheckpoint | None:

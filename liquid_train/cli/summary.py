@@ -20,7 +20,7 @@ def summary(
         run_dir: the run's directory.
         telemetry_run: `Telemetry.run`, or None without telemetry.
     """
-    run_dir = _short(run_dir)
+    run_dir = short(run_dir)
     lines = [("best checkpoint", _best(checkpoint))]
     lines += [(name.replace("_", " "), f"{value:.4f}") for name, value in sorted(results.items())]
     lines.append(("run directory", str(run_dir)))
@@ -37,11 +37,11 @@ def _best(checkpoint: RunCheckpoint) -> str:
     if not checkpoint.best_model_path:
         return f"none: {checkpoint.monitor} was never logged"
     if checkpoint.best_model_score is None:
-        return f"{_short(Path(checkpoint.best_model_path))} (the newest)"
-    return f"{_short(Path(checkpoint.best_model_path))} ({checkpoint.monitor} {float(checkpoint.best_model_score):.4f})"
+        return f"{short(Path(checkpoint.best_model_path))} (the newest)"
+    return f"{short(Path(checkpoint.best_model_path))} ({checkpoint.monitor} {float(checkpoint.best_model_score):.4f})"
 
 
-def _short(path: Path) -> Path:
+def short(path: Path) -> Path:
     """Return `path` from the working directory, if it lies in it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -26,6 +26,9 @@ class SequenceTask(pl.LightningModule):
     that a checkpoint can be loaded without the data.
     """
 
+    size_arguments = "input_size"
+    """The arguments that a person without a data module has to give."""
+
     def __init__(
         self,
         cell: Literal["cfc", "ltc"],
@@ -42,6 +45,11 @@ class SequenceTask(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.network: SequenceNetwork | None = None
+
+    @property
+    def sizes_known(self) -> bool:
+        """Whether the network can be built."""
+        return None not in (self.hparams["input_size"], self.outputs)
 
     @property
     @abstractmethod
@@ -88,22 +96,19 @@ class SequenceTask(pl.LightningModule):
         """Build the network, once its sizes are known."""
         if self.network is not None:
             return
-        h = self.hparams
-        if h["input_size"] is None or self.outputs is None:
+        channels, outputs = self.hparams["input_size"], self.outputs
+        if channels is None or outputs is None:
             raise InputError(
                 f"{type(self).__name__}: sizes are not known; pass {self.size_arguments} or a SeriesDataModule"
             )
+        h = self.hparams
         self.network = build_network(
-            h["cell"], h["units"], h["wiring"], h["cell_options"], h["readout"], h["input_size"], self.outputs
+            h["cell"], h["units"], h["wiring"], h["cell_options"], h["readout"], channels, outputs
         )
-
-    size_arguments = "input_size"
 
     def forward(self, batch: Batch) -> Tensor:
         """Return [B, K] outputs of the network."""
-        if self.network is None:
-            self.configure_model()
-        assert self.network is not None
+        assert self.network is not None, "the network is built by configure_model, when its sizes are known"
         outputs: Tensor = self.network(batch)
         return outputs
 

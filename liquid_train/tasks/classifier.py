@@ -38,7 +38,7 @@ class LiquidClassifier(SequenceTask):
         input_noise: float = 0.0,
         label_smoothing: float = 0.0,
     ) -> None:
-        """Store the hyperparameters; the network is built when its sizes are known.
+        """Build the network if its sizes are given, else when a trainer brings the data.
 
         Args:
             cell: `cfc` (closed-form continuous-time) or `ltc` (liquid time-constant).
@@ -68,6 +68,8 @@ class LiquidClassifier(SequenceTask):
             input_noise,
         )
         self.accuracy = nn.ModuleDict()
+        if self.sizes_known:
+            self.configure_model()
 
     @property
     def outputs(self) -> int | None:

@@ -37,7 +37,7 @@ class LiquidRegressor(SequenceTask):
         warmup: float = 0.1,
         input_noise: float = 0.0,
     ) -> None:
-        """Store the hyperparameters; the network is built when its sizes are known.
+        """Build the network if its sizes are given, else when a trainer brings the data.
 
         Args:
             cell: `cfc` (closed-form continuous-time) or `ltc` (liquid time-constant).
@@ -73,6 +73,8 @@ class LiquidRegressor(SequenceTask):
                 for name, metric in (("mae", MeanAbsoluteError()), ("rmse", MeanSquaredError(squared=False)))
             }
         )
+        if self.sizes_known:
+            self.configure_model()
 
     @property
     def outputs(self) -> int:
