@@ -35,6 +35,7 @@ class StageLoop:
         self.phases_at_start = phases.snapshot(self.start)
         self.batches = self.samples = self.skipped = 0
         self.last_index: int | None = None
+        self.learning_rates: Sequence[float] = ()
         self.last_loss: float | None = None
         self.loss_is_sampled = False
         """Whether the loss of some batches only is known."""

@@ -46,7 +46,10 @@ class TrainingWatch:
 
     def batch_start(self, trainer: Trainer, index: int) -> None:
         """A batch begins."""
-        (self._loop or self._open(trainer)).begin(index)
+        loop = self._loop or self._open(trainer)
+        if trainer.is_last_batch:
+            loop.learning_rates = learning_rates(trainer)  # schedulers step before the batch's end is told
+        loop.begin(index)
 
     def batch_end(self, trainer: Trainer, outputs: Any, batch: Any, index: int) -> None:
         """A batch ended; ``outputs`` is what Lightning made of the step's return."""
@@ -160,7 +163,7 @@ class TrainingWatch:
         self._drain(trainer, loop, loop.drain())
         self._loop = None
         self._state.epochs += complete
-        rates = learning_rates(trainer)
+        rates = loop.learning_rates or learning_rates(trainer)
         ended = EpochEnded(
             stage="train",
             epoch=loop.epoch,
