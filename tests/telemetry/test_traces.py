@@ -1,0 +1,408 @@
+"""Where spans go, whose they are, and how many there may be."""
+
+import gzip
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import grpc
+import pytest
+import torch
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import add_TraceServiceServicer_to_server
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.exposition import generate_latest
+from servers import eventually, free_port
+from tiny import Tiny, TinyData, fit, lines, only_run, samples, trainer
+
+from liquid_telemetry import OpenTelemetrySpans, Telemetry
+from liquid_telemetry.files import LineFile
+from liquid_telemetry.testing import TickingClock
+from liquid_telemetry.tracing.budget import SlowBatches
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+def attribute(span, name):
+    return span["attributes"].get(f"liquid_train.{name}")
+
+
+class TestEnvironment:
+    def test_traceparent_is_the_parent_of_the_run(self, monkeypatch):
+        monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{PARENT}-01")
+        fit(Telemetry(), max_epochs=1)
+        spans = only_run().spans
+        assert {span["traceId"] for span in spans} == {TRACE} == {only_run().manifest["trace_id"]}
+        assert spans[0]["parentSpanId"] == PARENT
+
+    def test_traceparent_is_the_parent_of_a_test_alone(self, monkeypatch):
+        monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{PARENT}-01")
+        trainer(Telemetry()).test(Tiny(), datamodule=TinyData(), verbose=False)
+        (span,) = only_run().spans_named("test epoch")
+        assert (span["traceId"], span["parentSpanId"]) == (TRACE, PARENT)
+
+    @pytest.mark.parametrize("value", ["", "junk", f"00-{'0' * 32}-{PARENT}-01", f"00-{TRACE}-{'0' * 16}-01"])
+    def test_a_damaged_traceparent_is_ignored(self, monkeypatch, value):
+        monkeypatch.setenv("TRACEPARENT", value)
+        fit(Telemetry(), max_epochs=1)
+        root = only_run().spans[0]
+        assert "parentSpanId" not in root
+        assert root["traceId"] not in (TRACE, "0" * 32)
+
+    def test_resource_attributes_have_the_last_word(self, monkeypatch):
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=liquid%20nets,service.name=lost,broken")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "trainer-7")
+        fit(Telemetry(), max_epochs=1)
+        resource = only_run().spans[0]["resource"]
+        assert (resource["team"], resource["service.name"]) == ("liquid nets", "trainer-7")
+        assert resource["liquid_train.run.id"] == only_run().run_id
+        assert resource["process.pid"] == os.getpid()
+
+
+class TestProviders:
+    def provider(self):
+        exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        for name in ("shutdown", "force_flush"):
+            setattr(provider, name, lambda *_: pytest.fail("the provider is the user's"))
+        return provider, exporter
+
+    def test_the_users_provider_gets_every_span_and_stays_open(self):
+        provider, exporter = self.provider()
+        fit(Telemetry(tracer_provider=provider), max_epochs=1)
+        spans = exporter.get_finished_spans()
+        assert [span.name for span in spans] == [
+            "fit started",
+            "validation batch",
+            "validation batch",
+            "validation epoch",
+            "train batch",
+            "train batch",
+            "train batch",
+            "train epoch",
+            "fit",
+        ]
+        ids = {span.context.span_id for span in spans}
+        assert [span.name for span in spans if span.parent is None or span.parent.span_id not in ids] == [
+            "fit started"
+        ]
+        run = only_run()
+        assert not (run.dir / "traces.jsonl").exists()
+        assert run.manifest["traces"] is None
+        assert run.manifest["trace_id"] == f"{spans[0].context.trace_id:032x}"
+        assert {event["trace_id"] for event in run.events} == {run.manifest["trace_id"]}
+        with provider.get_tracer("mine").start_as_current_span("still works"):
+            pass
+        assert exporter.get_finished_spans()[-1].name == "still works"
+
+    def test_a_failure_reaches_the_users_provider(self):
+        provider, exporter = self.provider()
+
+        class Failing(Tiny):
+            def training_step(self, batch, batch_idx):
+                raise ValueError("wires crossed")
+
+        with pytest.raises(ValueError, match="wires crossed"):
+            fit(OpenTelemetrySpans(tracer_provider=provider), model=Failing())
+        fit_span = exporter.get_finished_spans()[-1]
+        assert (fit_span.name, fit_span.status.description) == ("fit", "wires crossed")
+        assert fit_span.attributes["error.type"] == "ValueError"
+        assert fit_span.events[0].attributes["exception.message"] == "wires crossed"
+
+    def test_a_provider_that_samples_nothing(self):
+        fit(
+            Telemetry(tracer_provider=TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)),
+            max_epochs=1,
+        )
+        text = next((only_run().spool / "runs").glob("*/0.prom")).read_text()
+        assert "span_id" not in text
+
+    def test_the_global_provider_is_used_and_the_run_is_part_of_the_job_around_it(self, exporter):
+        here = Path(__file__).parent
+        finished = subprocess.run(
+            [sys.executable, here / "scripts" / "global_provider.py", here.parent],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert finished.returncode == 0, finished.stderr
+        names = json.loads(finished.stdout.splitlines()[-1])
+        assert (names[0], names[-2:]) == ("fit started", ["fit", "my job"])
+        assert exporter.address
+
+
+class Many(Tiny):
+    """So many batches that most of the time is telemetry's."""
+
+    def __init__(self, batches, special=None):
+        super().__init__()
+        self.batches, self.special = batches, special or {}
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(torch.zeros(self.batches, 1, 4), batch_size=None)
+
+    def training_step(self, batch, batch_idx):
+        return self.special.get(batch_idx, lambda loss: loss)(self.linear(batch).mean())
+
+
+def fit_many(callback, model, epochs=1):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*training_step. returned .None.*")
+        warnings.filterwarnings("ignore", ".*have no .val_dataloader.*")
+        trainer(callback, max_epochs=epochs, limit_val_batches=0).fit(model)
+
+
+class TestBudget:
+    def test_epochs_beyond_the_budget_get_traces_of_their_own(self):
+        fit_many(OpenTelemetrySpans(), Many(batches=700), epochs=4)
+        run = only_run()
+        root = run.spans_named("fit started")[0]
+        epochs = run.spans_named("train epoch")
+        assert [epoch["traceId"] == root["traceId"] for epoch in epochs] == [True, True, False, False]
+        assert len({epoch["traceId"] for epoch in epochs}) == 3
+        for epoch in epochs[2:]:
+            assert "parentSpanId" not in epoch
+            assert [(link["traceId"], link["spanId"]) for link in epoch["links"]] == [
+                (root["traceId"], root["spanId"])
+            ]
+        for epoch in epochs:
+            assert [attribute(epoch, f"batches.{name}") for name in ("total", "recorded", "kept")] == [
+                700,
+                700,
+                "all",
+            ]
+        (fit_span,) = run.spans_named("fit")
+        assert fit_span["traceId"] == root["traceId"]
+
+    def test_telling_batches_are_always_kept(self):
+        clock = TickingClock(tick=1000)
+
+        def be_slow(loss):
+            clock.advance(1)
+            return loss
+
+        special = {1850: lambda loss: loss * 0 + math.nan, 1860: lambda loss: None, 1870: be_slow}
+        fit_many(Telemetry(clock=clock), Many(batches=1900, special=special))
+        run = only_run()
+        (epoch,) = run.spans_named("train epoch")
+        batches = run.spans_named("train batch")
+        assert [attribute(batch, "batch.index") for batch in batches[-3:]] == [1850, 1860, 1870]
+        assert math.isnan(attribute(batches[-3], "loss"))
+        assert attribute(batches[-2], "batch.skipped") is True
+        assert attribute(epoch, "batches.total") == 1900
+        assert attribute(epoch, "batches.recorded") == len(batches) == 1802
+        assert attribute(epoch, "batches.kept") == "budget spent: slow, skipped and non-finite only"
+        check_nonfinite(run)
+
+    def test_slow_is_far_from_the_usual(self):
+        slow = SlowBatches()
+        usual = [slow.is_slow(1.0 + 0.1 * math.sin(at)) for at in range(200)]
+        assert not any(usual)
+        assert slow.is_slow(5.0)
+        assert not slow.is_slow(1.1)
+
+    def test_the_first_batches_are_slow_without_being_told(self):
+        slow = SlowBatches()
+        assert not any(slow.is_slow(seconds) for seconds in (30.0, 5.0, *[1.0] * 60))
+        assert slow.is_slow(20.0)
+
+
+def check_nonfinite(run):
+    assert run.metrics["training_nonfinite_losses_total"] == {(): 1}
+    (event,) = run.events_named("training_nonfinite_loss")
+    assert [event[name] for name in ("epoch", "batch", "value", "count")] == [0, 1850, "nan", 1]
+    (end,) = run.events_named("training_epoch_completed")
+    assert end["loss"] is None
+
+
+def test_files_rotate(monkeypatch):
+    monkeypatch.setattr(LineFile.__init__, "__defaults__", (4000, 3))
+    fit(Telemetry(), max_epochs=6)
+    run = only_run()
+    parts = sorted(path.name for path in run.dir.iterdir())
+    assert parts == [
+        *("events.1.jsonl", "events.2.jsonl", "events.jsonl"),
+        "telemetry.json",
+        *("traces.1.jsonl", "traces.2.jsonl", "traces.jsonl"),
+    ]
+    assert lines(run.dir / "events.jsonl")[-1]["event"] == "training_completed"
+    assert run.spans[-1]["name"] == "fit"
+    assert all(lines(run.dir / part) for part in parts if part.endswith("jsonl"))
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes OTLP over HTTP."""
+
+    def __init__(self):
+        self.requests = []
+        super().__init__(("127.0.0.1", 0), _handler(self.requests))
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+def _handler(requests):
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            requests.append((self.path, ExportTraceServiceRequest.FromString(body)))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    return Handler
+
+
+def received(requests):
+    return [
+        span
+        for _, request in requests
+        for group in request.resource_spans
+        for scope in group.scope_spans
+        for span in scope.spans
+    ]
+
+
+def check_received(requests, run):
+    """What arrived is what the file has."""
+    spans = {span["spanId"]: span for span in run.spans}
+    found = received(requests)
+    assert [span.span_id.hex() for span in found] == list(spans)
+    for span in found:
+        written = spans[span.span_id.hex()]
+        assert span.name == written["name"]
+        assert span.trace_id.hex() == written["traceId"]
+        assert span.parent_span_id.hex() == written.get("parentSpanId", "")
+        assert (span.start_time_unix_nano, span.end_time_unix_nano) == (written["start"], written["end"])
+        values = {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes}
+        assert values == written["attributes"]
+    (_, first), *_ = requests
+    resource = {pair.key for pair in first.resource_spans[0].resource.attributes}
+    assert resource == run.spans[0]["resource"].keys()
+
+
+@pytest.fixture
+def collector():
+    server = Collector()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+class TestSending:
+    def test_over_http_by_option(self, collector):
+        fit(Telemetry(otlp_endpoint=collector.url))
+        assert {path for path, _ in collector.requests} == {"/v1/traces"}
+        check_received(collector.requests, only_run())
+
+    def test_over_http_by_the_standard_variable(self, collector, monkeypatch):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        fit(Telemetry())
+        check_received(collector.requests, only_run())
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("OTEL_TRACES_EXPORTER", "none"), ("OTEL_SDK_DISABLED", "true")]
+    )
+    def test_switched_off_by_the_standard_variables(self, collector, monkeypatch, name, value):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        monkeypatch.setenv(name, value)
+        fit(Telemetry(), max_epochs=1)
+        assert not collector.requests
+        assert only_run().spans
+
+    def test_over_grpc(self, monkeypatch):
+        requests = []
+
+        def take(request, context):
+            requests.append(("grpc", request))
+            return ExportTraceServiceResponse()
+
+        server = grpc.server(futures.ThreadPoolExecutor(1))
+        add_TraceServiceServicer_to_server(SimpleNamespace(Export=take), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+            fit(Telemetry(otlp_endpoint=f"http://127.0.0.1:{port}"))
+            check_received(requests, only_run())
+        finally:
+            server.stop(0).wait()
+
+    def test_a_failed_run_arrives_whole(self, collector):
+        class Failing(Tiny):
+            def validation_step(self, batch, batch_idx):
+                raise ValueError("wires crossed")
+
+        with pytest.raises(ValueError, match="wires crossed"):
+            fit(Telemetry(otlp_endpoint=collector.url), model=Failing(), num_sanity_val_steps=0)
+        check_received(collector.requests, only_run())
+        last = received(collector.requests)[-1]
+        assert (last.name, last.status.message) == ("fit", "wires crossed")
+        assert last.events[0].name == "exception"
+
+    @pytest.mark.parametrize("accepts", [False, True], ids=["refused", "silent"])
+    def test_a_dead_collector_costs_its_deadline_and_is_counted(self, accepts, monkeypatch):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "4")
+        with socket.socket() as listener:
+            port = free_port()
+            if accepts:
+                listener.bind(("127.0.0.1", 0))
+                listener.listen()
+                port = listener.getsockname()[1]
+            fit(Telemetry(otlp_endpoint=f"http://127.0.0.1:{port}"))
+            run = only_run()
+            dropped = run.metrics["telemetry_dropped_total"]
+            tracing = {dict(key)["reason"]: n for key, n in dropped.items() if ("signal", "tracing") in key}
+            assert sum(tracing.values()) == len(run.spans)
+            assert tracing.keys() <= {"", "deadline", "collector_unreachable"}
+            assert run.events[-1]["event"] == "training_completed"
+        eventually(lambda: "liquid-telemetry-otlp" not in {thread.name for thread in threading.enumerate()})
+
+    def test_a_missing_extra_is_told_with_the_line_to_run(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http", None)
+        with pytest.raises(ValueError, match=r"pip install 'liquid-train\[otlp\]'"):
+            Telemetry(otlp_endpoint="http://localhost:4318")
+        Telemetry(otlp_endpoint="http://localhost:4318", enabled=False)
+
+    @pytest.mark.faulty
+    def test_a_missing_extra_that_only_the_environment_asks_for_does_not_stop_training(
+        self, monkeypatch, caplog
+    ):
+        monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http", None)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
+        fit(Telemetry(), max_epochs=1)
+        assert only_run().spans
+        assert caplog.text.count("pip install 'liquid-train[otlp]'") == 1
+
+    def test_an_unknown_protocol_is_told(self, monkeypatch):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon")
+        with pytest.raises(ValueError, match="'carrier-pigeon': must be one of http/protobuf, grpc"):
+            OpenTelemetrySpans(otlp_endpoint="http://localhost:4318")
+
+
+def test_embedded_metrics_carry_the_exemplars():
+    registry = CollectorRegistry()
+    fit(Telemetry(registry=registry))
+    text = generate_latest(registry).decode()
+    assert samples(text)["training_batches_total"][("stage", "train"),] == 6
+    assert any(span["spanId"] in text for span in only_run().spans_named("train batch"))
+    assert not (only_run().spool / "runs").exists()
