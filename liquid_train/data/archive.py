@@ -54,8 +54,10 @@ def _load_part(dataset: str, part: str) -> RawPart:
     own = _own_file(dataset, part)
     try:
         values, labels, meta = _read_file(own) if own else _read_archive(dataset, part)
-    except (InputError, KeyboardInterrupt):
+    except InputError:
         raise
+    except ModuleNotFoundError as error:
+        raise InputError(f'data.dataset={dataset}: needs aeon: pip install "liquid-train[data]"') from error
     except Exception as error:
         what = f"{own}: not a valid .ts file" if own else f"data.dataset={dataset}: could not be loaded"
         reason = " ".join(str(error).split()) or "no reason given"

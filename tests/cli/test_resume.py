@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from lightning.pytorch import Callback
 class InterruptAt(Callback):
     '''Ctrl-C in the middle of a training step.'''
 
-    def __init__(self, step: int):
+    def __init__(self, step: int, times: int = 1):
         self.step = step
+        self.times = times
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         if trainer.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGINT)
 """
 
 FIT = [
@@ -37,6 +40,13 @@ FIT = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _interrupt_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "interrupt_at.py").write_text(INTERRUPT)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "interrupt_at", raising=False)
+
+
 def fit(folder: Path, *options: str) -> int:
     return main([*FIT, f"--checkpoint.dirpath={folder}", *options])
 
@@ -49,11 +59,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("step", [2, 5, 9], ids=["first epoch", "start of an epoch", "last step of an epoch"])
-def test_a_resumed_run_ends_with_the_same_bits(
-    step: int, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "interrupt_at.py").write_text(INTERRUPT)
-    monkeypatch.syspath_prepend(tmp_path)
+def test_a_resumed_run_ends_with_the_same_bits(step: int, uninterrupted: Path, tmp_path: Path) -> None:
     stop = ["--trainer.callbacks=interrupt_at.InterruptAt", f"--trainer.callbacks.step={step}"]
     assert fit(tmp_path / "stopped", *stop) == 130
     stopped = torch.load(tmp_path / "stopped" / "last.ckpt", weights_only=True)
@@ -82,3 +88,15 @@ def test_resuming_at_the_end_of_an_epoch_gives_the_same_bits(uninterrupted: Path
     expected = torch.load(uninterrupted, weights_only=True)
     for name, weights in expected["state_dict"].items():
         assert torch.equal(resumed["state_dict"][name], weights), name
+
+
+def test_a_second_ctrl_c_stops_inside_the_step_and_keeps_the_checkpoint_of_the_epoch(tmp_path: Path) -> None:
+    stop = ["--trainer.callbacks=interrupt_at.InterruptAt", "--trainer.callbacks.step=7"]
+    assert fit(tmp_path / "stopped", *stop, "--trainer.callbacks.times=2") == 130
+    kept = torch.load(tmp_path / "stopped" / "last.ckpt", weights_only=True)
+    assert (kept["epoch"], kept["global_step"]) == (0, 5)
+
+
+def test_of_equally_good_checkpoints_the_newest_is_best(tmp_path: Path) -> None:
+    assert fit(tmp_path / "flat", "--model.learning_rate=0") == 0
+    assert torch.load(tmp_path / "flat" / "best.ckpt", weights_only=True)["epoch"] == 2

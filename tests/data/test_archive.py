@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "Mine_TEST.ts").unlink()
     with pytest.raises(InputError, match=r"there is no file .*Mine_TEST\.ts"):
         ArchiveDataModule(path).setup("fit")
+
+
+def test_a_missing_extra_comes_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aeon.datasets", None)
+    with pytest.raises(InputError, match=r'pip install "liquid-train\[data\]"$'):
+        ArchiveDataModule("JapaneseVowels").setup("fit")
