@@ -1,3 +1,4 @@
+import json
 import logging
 from pathlib import Path
 
@@ -64,6 +65,17 @@ class Exporter:
         address = wait_exporter(self.spool, 20)
         assert address is not None, (self.spool / "exporter.stderr").read_text()
         return address
+
+    def totals(self, model):
+        """The totals of a model that are not zero, once an outcome has been counted."""
+
+        def read():
+            path = self.spool / "counters.json"
+            found = json.loads(path.read_text())["totals"] if path.exists() else {}
+            counted = {key: total for key, (total, _) in found.get(model, {}).items() if total}
+            return counted if counted.keys() - {"started/"} else None
+
+        return eventually(read, 30)
 
     def stop(self):
         if (address := exporter_address(self.spool)) is not None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from servers import eventually
 from tiny import read_spans, runs
 
 SCRIPT = Path(__file__).parent / "scripts" / "train.py"
@@ -33,18 +32,6 @@ class Training:
         self.code, self.output = process.returncode, process.stdout + process.stderr
 
 
-def totals(exporter):
-    """The totals that are not zero, once the run's outcome has been counted."""
-
-    def read():
-        path = exporter.spool / "counters.json"
-        found = json.loads(path.read_text())["totals"] if path.exists() else {}
-        counted = {key: total for key, (total, _) in found.get("Model", {}).items() if total}
-        return counted if counted.keys() - {"started/"} else None
-
-    return eventually(read, 30)
-
-
 def test_two_ranks_are_one_run_and_train_to_the_same_weights_as_without(exporter, tmp_path):
     found = []
     for callbacks in ("none", "all"):
@@ -65,7 +52,7 @@ def test_two_spawned_ranks_are_one_run(exporter):
 
 
 def check_one_run(exporter):
-    assert totals(exporter) == {"started/": 1, "completed/": 1}
+    assert exporter.totals("Model") == {"started/": 1, "completed/": 1}
     (run,) = runs()
     files = {path.name for path in run.dir.iterdir()}
     assert files == {
@@ -102,7 +89,7 @@ def test_a_failure_is_counted_once(strategy, fails, rank, exporter):
     training = Training(strategy=strategy, fails=fails, rank=rank)
     assert training.code != 0
     assert "as asked" in training.output
-    counted = totals(exporter)
+    counted = exporter.totals("Model")
     assert counted.pop("started/") == 1
     assert list(counted.values()) == [1]
     assert next(iter(counted)).startswith("failed/")
@@ -114,7 +101,7 @@ def test_a_failure_is_counted_once(strategy, fails, rank, exporter):
 def test_the_other_name_of_lightning(exporter):
     training = Training(package="pytorch_lightning", callbacks="all", devices=1)
     assert training.code == 0, training.output
-    assert totals(exporter) == {"started/": 1, "completed/": 1}
+    assert exporter.totals("Model") == {"started/": 1, "completed/": 1}
     (run,) = runs()
     assert [event["event"] for event in run.events] == [
         "training_started",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -36,12 +36,13 @@ class Terminal:
     def __init__(
         self, print_line: Callable[[str], None] | None = None, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self.enabled = print_line is not None or sys.stderr.isatty()
+        is_terminal = _is_terminal(sys.stderr)
+        self.enabled = print_line is not None or is_terminal
         self._print = print_line or _to_stderr
         self._now = now
         self._epoch_due = 0.0
         self._renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), sort_keys=False, pad_event_to=24, pad_level=False
+            colors=is_terminal, sort_keys=False, pad_event_to=24, pad_level=False
         )
 
     def show(self, event: Mapping[str, Any]) -> None:
@@ -59,6 +60,11 @@ class Terminal:
             self._epoch_due = now + _EVERY if now >= due else due
             return now >= due
         return name in _SHOWN and event.get("stage") != "validation"
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """False also for programs without a stderr, or that have closed it."""
+    return stream is not None and not stream.closed and stream.isatty()
 
 
 def _short(value: Any) -> Any:

@@ -53,7 +53,11 @@ class RunSeat:
             )
         started = record.started or time.time()
         seat = cls(spool, replace(record, pid=os.getpid(), ppid=os.getppid(), started=started))
-        seat._sit()
+        try:
+            seat._sit()
+        except OSError:
+            seat.release()
+            raise
         return seat
 
     def update(self, **changes: Any) -> None:
