@@ -100,8 +100,8 @@ def _read_archive(name: str, part: str) -> Any:
 def _suggest(name: str, known: set[str]) -> str:
     by_lower = {k.lower(): k for k in known}
     close = [by_lower[k] for k in difflib.get_close_matches(name.lower(), by_lower, n=3)]
-    hint = f"did you mean {' or '.join(close)}?" if close else "see https://timeseriesclassification.com"
-    return f"not a dataset of the UCR/UEA archive; {hint} For your own files give a path DIR/NAME"
+    hint = f"did you mean {' or '.join(close)}" if close else "see https://timeseriesclassification.com"
+    return f"not a dataset of the UCR/UEA archive, {hint}; for your own files give a path DIR/NAME"
 
 
 def _check(origin: str, values: Sequence[Any], labels: NDArray[Any], meta: dict[str, Any]) -> RawPart:

@@ -102,6 +102,7 @@ class SeriesDataModule(pl.LightningDataModule):
         loader = train_loader(self.splits.train, self.batch_size, self.num_workers, seed)
         if self._place:
             loader.load_state_dict(self._place)
+            self._place = {}
         return loader
 
     def state_dict(self) -> dict[str, Any]:
@@ -115,7 +116,8 @@ class SeriesDataModule(pl.LightningDataModule):
         Lightning does so itself, but not where the loader is made before the checkpoint is read, as by
         `trainer.estimated_stepping_batches`.
         """
-        self._place = state_dict
+        if self.trainer and self.trainer.training:
+            self._place = state_dict
 
     def val_dataloader(self) -> DataLoader[Series]:
         """Return the validation batches in order."""

@@ -34,7 +34,7 @@ FIT = [
         ([*FIT, "--data=Foo"], "data: Expected a dot import path string: Foo"),
         (
             [*FIT, "--data=ArchiveDataModule", "--data.dataset=BasicMotion"],
-            "data.dataset=BasicMotion: not a dataset of the UCR/UEA archive; did you mean BasicMotions?",
+            "data.dataset=BasicMotion: not a dataset of the UCR/UEA archive, did you mean BasicMotions;",
         ),
         (
             [*FIT, "--data=ArchiveDataModule", "--data.dataset=BasicMotions", "--data.drop_rate=1.5"],
