@@ -100,6 +100,7 @@ _ALL = (
         "error",
         "The run failed; written by the exporter when the trainer could not.",
         (
+            "stage",
             "reason",
             "error_type",
             "error_message",

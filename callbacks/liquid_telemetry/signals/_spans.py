@@ -84,7 +84,12 @@ _ALL = (
         "Zero length, exported at once: the root of the run's trace.",
         ("run.id", "model.name", "model.parameters", "resumed_from"),
     ),
-    Span("train epoch", "fit started", "An epoch, its validation included.", (*_EPOCH, *_PHASES)),
+    Span(
+        "train epoch",
+        "fit started",
+        "An epoch, its validation included; with outcome and reason where the exporter had to end it.",
+        (*_EPOCH, *_PHASES, "outcome", "reason"),
+    ),
     Span("train batch", "train epoch", "A batch, start hook to end hook.", (*_BATCH, "loss", *_PHASES[:5])),
     Span("validation epoch", "train epoch", "One pass over the validation data.", _EPOCH),
     Span("validation batch", "validation epoch", "One validation batch.", _BATCH),
