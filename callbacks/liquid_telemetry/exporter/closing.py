@@ -102,6 +102,7 @@ def _event(record: RunRecord, reason: str, last: dict[str, float | None]) -> dic
         "run_id": record.run_id,
         "model_name": record.model_name,
         "trace_id": record.trace_id,
+        "stage": record.stage,
         "reason": reason,
         "error_type": record.error_type,
         "error_message": record.error_message or "the process ended without a word",
