@@ -91,16 +91,19 @@ class TelemetryCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         stay = ("_observer", "_registry", "_provider", "_logger")
-        lent = (
-            "log",
-            "log_dict",
-        )  # Lightning hangs the model's methods on callbacks, and with them the model
+        lent = ("log", "log_dict")  # methods of the model, which Lightning hangs on every callback
         kept = {name: value for name, value in self.__dict__.items() if name not in lent}
         kept |= {name: None for name in stay if name in kept}
         return kept | {"_options": replace(self._options, clock=None)}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """A Trainer function begins."""
+        _dismiss(trainer)
+        self._observer = _observers.get(trainer)
+        self._begin(trainer, pl_module, stage)
+
     @_observed
-    def setup(self, observer: Observer, trainer: Trainer, stage: str) -> None:
+    def _begin(self, observer: Observer, trainer: Trainer, stage: str) -> None:
         observer.setup(trainer, trainer.lightning_module, stage)
 
     @_observed
@@ -190,6 +193,13 @@ class TelemetryCallback(Callback):
     @_observed
     def teardown(self, observer: Observer, trainer: Trainer, stage: str) -> None:
         observer.teardown(trainer, stage)
+
+
+def _dismiss(trainer: Trainer) -> None:
+    """Drop an observer whose leader has left the Trainer, as when a model makes new callbacks for each fit."""
+    observer = _observers.get(trainer)
+    if observer is not None and not any(observer.is_led_by(c) for c in cast("Any", trainer).callbacks):
+        del _observers[trainer]
 
 
 class Run:

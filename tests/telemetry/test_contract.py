@@ -232,6 +232,29 @@ def test_options_of_all_callbacks_count_whichever_leads():
     assert run.record["model_name"] == "mine"
 
 
+def test_a_model_that_makes_new_callbacks_for_each_fit():
+    class Equipped(Tiny):
+        def configure_callbacks(self):
+            return [Telemetry()]
+
+    made = fit(model=Equipped(), max_epochs=1)
+    made.fit_loop.max_epochs = 2
+    made.fit(Equipped(), datamodule=TinyData())
+    for run in runs():
+        check_run(run, "telemetry", epochs=1)
+    assert len(runs()) == 2
+
+
+def test_a_callback_that_stays_when_the_leader_has_left():
+    made = fit(StructlogEvents(), OpenTelemetrySpans(), max_epochs=1)
+    del made.callbacks[0]
+    made.fit_loop.max_epochs = 2
+    made.fit(Tiny(), datamodule=TinyData())
+    first, second = runs()
+    assert (first.dir / "events.jsonl").exists()
+    check_run(second, "spans", epochs=1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,11 +1,13 @@
 """Telemetry that breaks: the fit finishes, the fault is logged once and counted."""
 
+import gc
 import io
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -227,6 +229,43 @@ def test_an_observer_that_raises(part, method, monkeypatch, caplog):
     check_finished(fit(Telemetry(), enable_checkpointing=True))
     assert swallowed
     check_logged_once(caplog)
+    if method not in ("setup", "fit_end", "teardown"):
+        assert only_run().record["status"] == "completed"
+
+
+@faulty
+@pytest.mark.parametrize("part", [Observer, TrainingWatch, EvaluationWatch])
+def test_a_failure_is_told_by_an_observer_that_raises(part, monkeypatch):
+    monkeypatch.setattr(part, "announce" if part is Observer else "abort", Broken._raise)
+
+    class Failing(Tiny):
+        def training_step(self, batch, batch_idx):
+            raise KeyError("the user's")
+
+    with pytest.raises(KeyError):
+        fit(Telemetry(), model=Failing())
+    run = only_run()
+    assert (run.record["status"], run.record["reason"]) == ("failed", "exception")
+    assert run.events[-1]["event"] == "training_failed"
+
+
+@faulty
+def test_a_fault_does_not_keep_the_batch_alive(monkeypatch):
+    kept = []
+
+    class Heavy:
+        pass
+
+    def fail(*_):
+        heavy = Heavy()
+        kept.append(weakref.ref(heavy))
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(TrainingWatch, "batch_end", fail)
+    fit(Telemetry())
+    gc.collect()
+    assert len(kept) == 6
+    assert all(reference() is None for reference in kept)
 
 
 @faulty

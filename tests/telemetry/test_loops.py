@@ -242,6 +242,18 @@ def test_nothing_to_train(options):
     assert only_run().record["status"] == "completed"
 
 
+def test_parameters_without_a_shape_yet_are_not_counted():
+    class Lazy(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.LazyLinear(3)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit(Telemetry(), model=Lazy(), num_sanity_val_steps=0, max_epochs=1)
+    assert only_run().events[0]["parameters"] == 0
+
+
 def test_fast_dev_run_counts_one_batch():
     recorder = Recorder()
     fit(recorder, fast_dev_run=True)

@@ -10,8 +10,11 @@ from contextlib import contextmanager
 _log = logging.getLogger("liquid_telemetry")
 _MAX_REASONS = 50
 
-swallowed: list[BaseException] = []
-"""The last faults of this process; tests empty it and fail when something is in it."""
+swallowed: list[str] = []
+"""The last faults of this process, as text; tests empty it and fail when something is in it.
+
+An exception itself would keep alive, by its traceback, the batch that it met.
+"""
 
 
 class Faults:
@@ -33,9 +36,9 @@ class Faults:
             reason = "other"
         self.errors[signal, reason] += 1
         if self.errors[signal, reason] == 1:
-            _log.warning("%s: %s: %s (training goes on; reported once)", signal, reason, error)
+            _log.warning("%s: %s: %s (training goes on; reported once)", signal, reason, str(error))
             _log.debug("%s", signal, exc_info=error)
-        swallowed.append(error)
+        swallowed.append(f"{signal}: {reason}: {error}")
         del swallowed[:-100]
 
     def drop(self, signal: str, reason: str, count: int = 1) -> None:

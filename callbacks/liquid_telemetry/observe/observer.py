@@ -21,6 +21,7 @@ from liquid_telemetry.observe.run import (
     STAGE_OF_FN,
     ObserverOptions,
     checkpoint_folder,
+    count_parameters,
     finite_or_none,
     new_run,
 )
@@ -126,7 +127,7 @@ class Observer:
         record = RunStarted(
             time_ns=state.unix_now,
             resumed_from=state.resumed_from,
-            parameters=sum(p.numel() for p in module.parameters()) if module is not None else None,
+            parameters=count_parameters(module) if module is not None else None,
             max_epochs=finite_or_none(trainer.max_epochs),
             batches_per_epoch=finite_or_none(trainer.num_training_batches) or None,
         )
@@ -153,7 +154,6 @@ class Observer:
             set_profiler(trainer, untapped(profiler_of(trainer)))
             self._dispatch.close()
         else:
-            self.announce(trainer)
             self._end(trainer, "completed", None, None)
 
     def exception(self, trainer: Trainer, error: BaseException) -> None:
@@ -165,14 +165,14 @@ class Observer:
             self.setup(trainer, trainer.lightning_module, fn, together=False)
         elif self._ended or self._tuned:
             self._dispatch.start(self._state.info)
-        self.announce(trainer)
-        self.evaluation.abort(trainer)
-        self.training.abort(trainer)
         self._end(trainer, *outcome_of(error), error)
 
     def _end(self, trainer: Trainer, outcome: str, reason: str | None, error: BaseException | None) -> None:
         state = self._state
         assert state is not None
+        for step in (self.announce, self.evaluation.abort, self.training.abort):
+            with self.faults.guard("observer"):  # whatever fails, the end is told
+                step(trainer)
         set_profiler(trainer, untapped(profiler_of(trainer)))
         self._fitted = self._fitted or self._fn == "fit"
         self._ended = True

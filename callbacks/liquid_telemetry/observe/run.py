@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from torch.nn.parameter import UninitializedParameter
 
 from liquid_telemetry.observe.batches import BatchSize, batch_size
 from liquid_telemetry.observe.clock import Clock
@@ -147,3 +148,8 @@ def finite_or_none(value: Any) -> int | None:
         return int(value) if 0 <= value < float("inf") else None
     except (TypeError, ValueError):
         return None
+
+
+def count_parameters(module: LightningModule) -> int:
+    """Numbers in all parameters, without those that have no shape before the first batch."""
+    return sum(p.numel() for p in module.parameters() if not isinstance(p, UninitializedParameter))
