@@ -26,6 +26,7 @@ def summary(
     lines.append(("run directory", str(run_dir)))
     if telemetry_run is not None:
         if telemetry_run.metrics_url:
+            lines.append(("page", str(telemetry_run.metrics_url).removesuffix("metrics")))
             lines.append(("metrics", str(telemetry_run.metrics_url)))
         lines.append(("events", f"tail -f {run_dir / 'events.jsonl'}"))
         lines.append(("traces", str(run_dir / "traces.jsonl")))
