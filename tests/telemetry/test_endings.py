@@ -3,11 +3,13 @@
 import os
 import signal
 
+import psutil
 import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.profilers import PassThroughProfiler
-from tiny import Tiny, TinyData, only_run, runs, trainer
+from lightning.pytorch.tuner import Tuner
+from tiny import Tiny, TinyData, fit, only_run, runs, trainer
 
 from liquid_telemetry import OpenTelemetrySpans, PrometheusMetrics, StructlogEvents, Telemetry
 
@@ -217,6 +219,41 @@ def test_a_signal_is_an_interruption(number, reason, signals):
     assert fit["status"] == {}
     assert fit["attributes"]["liquid_train.outcome"] == "interrupted"
     assert fit["attributes"]["liquid_train.reason"] == reason
+
+
+def test_an_exception_that_another_callback_kept_from_us_is_told_by_the_next_fit(error):
+    class Greedy(Callback):
+        def on_exception(self, *_):
+            raise RuntimeError("mine")
+
+    made = trainer(Greedy(), Telemetry(), Bomb("on_train_epoch_end", error), max_epochs=1)
+    with pytest.raises(RuntimeError, match="mine"):
+        made.fit(Tiny(), datamodule=TinyData())
+    first = only_run()
+    assert first.record["status"] == "running"
+    del made.callbacks[2]
+    made.fit(Tiny(), datamodule=TinyData())
+    assert (first.record["status"], first.record["reason"]) == ("failed", "unknown")
+    assert first.events[-1]["event"] == "training_failed"
+    assert first.spans[-1]["name"] == "fit"
+    assert runs()[-1].record["status"] == "completed"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_tuner_that_fails_leaves_nothing_behind(error):
+    model, process = Tiny(), psutil.Process()
+    fit(max_epochs=1)
+    before = process.num_fds()
+    made = trainer(Telemetry(), max_epochs=1)
+    ours = made.callbacks[:]
+    model.training_step = lambda *_: (_ for _ in ()).throw(error)
+    with pytest.raises(BoomError):
+        Tuner(made).lr_find(model, datamodule=TinyData())
+    made.callbacks = ours  # the Tuner has not put them back
+    made.fit(Tiny(), datamodule=TinyData())
+    first, second = runs()
+    assert (first.record["status"], second.record["status"]) == ("tuned", "completed")
+    assert process.num_fds() == before
 
 
 def test_the_failing_batch_is_in_the_trace(error):

@@ -33,8 +33,13 @@ from tiny import Tiny, TinyData, fit, lines, only_run, samples, trainer
 
 from liquid_telemetry import OpenTelemetrySpans, Telemetry
 from liquid_telemetry.files import LineFile
+from liquid_telemetry.observe.backend import Correlation, SpanRef
+from liquid_telemetry.observe.guard import Faults
+from liquid_telemetry.observe.records import RunEnded, RunInfo, RunStarted
 from liquid_telemetry.testing import TickingClock
+from liquid_telemetry.tracing.backend import TracingBackend
 from liquid_telemetry.tracing.budget import SlowBatches
+from liquid_telemetry.tracing.provider import ProviderSink
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -124,6 +129,25 @@ class TestProviders:
         assert (fit_span.name, fit_span.status.description) == ("fit", "wires crossed")
         assert fit_span.attributes["error.type"] == "ValueError"
         assert fit_span.events[0].attributes["exception.message"] == "wires crossed"
+
+    def test_every_rank_has_a_root_where_no_rank_can_choose_its_id(self):
+        provider, exporter = self.provider()
+        backend = TracingBackend(provider, None)
+        run = RunInfo("run", "CfC", Path("run"), "train", True, 0, TRACE, PARENT, rank=1, world_size=2)
+        backend.start(run, Correlation(), Faults())
+        backend.handle(RunStarted(0))
+        backend.handle(RunEnded(1, "completed", "train"))
+        root, fit_span = exporter.get_finished_spans()
+        assert (root.parent, fit_span.parent.span_id) == (None, root.context.span_id)
+
+    def test_an_epoch_with_a_trace_of_its_own_is_no_part_of_the_job_around_it(self):
+        provider, exporter = self.provider()
+        sink = ProviderSink(provider)
+        with provider.get_tracer("mine").start_as_current_span("my job") as job:
+            sink.close(sink.open("train epoch", 0, {}, links=(SpanRef(TRACE, PARENT),)), 1, {})
+        epoch = exporter.get_finished_spans()[0]
+        assert epoch.parent is None
+        assert epoch.context.trace_id != job.get_span_context().trace_id
 
     def test_a_provider_that_samples_nothing(self):
         fit(

@@ -78,6 +78,8 @@ class Observer:
 
         ``together``: whether every rank comes here.
         """
+        with self.faults.guard("observer"):
+            self._end_abandoned(trainer)
         continues = self._tuned if fn == "fit" else self._fitted
         if self._state is None or not continues:
             self.faults.reset()
@@ -90,6 +92,15 @@ class Observer:
         self._dispatch.start(self._state.info)
         if fn == "fit":
             self._install_tap(trainer, self._state)
+
+    def _end_abandoned(self, trainer: Trainer) -> None:
+        """End a run whose exception did not reach us: another callback's ``on_exception`` raised, or a Tuner failed."""
+        if self._state is None or self._ended or self._tuned:
+            return
+        if self._state.announced:
+            self._end(trainer, "failed", "unknown", None)
+        else:
+            self._dispatch.close()
 
     def _new_state(
         self, trainer: Trainer, module: LightningModule | None, fn: str, together: bool
