@@ -41,6 +41,7 @@ def test_death_of_a_process_is_told_in_its_log(exporter, trainer, snapshot, even
     assert event.pop("duration_seconds") > 0
     assert event == {
         "level": "error",
+        "stage": None,
         "event": "training_failed",
         "logger": "liquid_telemetry.exporter",
         "run_id": job.run_id,
