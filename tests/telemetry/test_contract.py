@@ -18,6 +18,7 @@ from servers import eventually
 from tiny import COMBINATIONS, SINGLES, Tiny, TinyData, build, dataset, fit, loader, only_run, runs, trainer
 
 from liquid_telemetry import OpenTelemetrySpans, PrometheusMetrics, StructlogEvents, Telemetry
+from liquid_telemetry.spool import _launch
 
 ALL = pytest.mark.parametrize("names", COMBINATIONS)
 EACH = pytest.mark.parametrize("kind", [Telemetry, *SINGLES])
@@ -321,6 +322,14 @@ def test_works_with_forked_workers(exporter):
 
     fit(Telemetry(port=0), data=Forking(), max_epochs=1)
     check_run(only_run(), "telemetry", epochs=1)
+
+
+def test_a_run_starts_one_exporter(exporter, monkeypatch):
+    started, command = [], _launch._command
+    monkeypatch.setattr(_launch, "_command", lambda *options: started.append(options) or command(*options))
+    fit(Telemetry(port=0))
+    assert len(started) == 1
+    assert exporter.address
 
 
 def test_serves_a_run_and_names_the_address(exporter):

@@ -98,10 +98,12 @@ def start_exporter(spool: Path, host: str = "127.0.0.1", port: int = 9464) -> bo
         process.kill()
         process.wait()
         raise OSError(f"the exporter process did not start within {_FORK_TIMEOUT:.0f} s") from None
+    _checked[spool] = time.monotonic()
     return True
 
 
 _checked: dict[Path, float] = {}
+"""When an exporter was last looked for or started: a young one has not taken its lock yet."""
 
 
 def ensure_exporter(spool: Path, host: str = "127.0.0.1", port: int = 9464, every: float = 30.0) -> bool:
