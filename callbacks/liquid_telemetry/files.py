@@ -1,19 +1,21 @@
-"""Files of whole lines that never grow without bound."""
+"""Files of JSON lines that never grow without bound."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_PARTS = 8
+_LONGEST = 1024 * 1024
 
 
 class LineFile:
     """Appends whole lines; rotates at a size and keeps a number of parts.
 
     ``events.jsonl`` becomes ``events.1.jsonl``, that one ``events.2.jsonl``, and so on. A line that the disk took
-    only in part is taken back, so that every line in the file is whole.
+    only in part is taken back, and so is one that a killed process left half written: every line in the file is whole.
 
     Args:
         path: The newest part.
@@ -56,9 +58,8 @@ class LineFile:
     def _open(self) -> int:
         if self._descriptor is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(
-                self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
-            )
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            _end_last_line(self._descriptor)
         return self._descriptor
 
     def _rotate(self) -> None:
@@ -70,6 +71,21 @@ class LineFile:
 
     def _part(self, number: int) -> Path:
         return self.path.with_suffix(f".{number}{self.path.suffix}") if number else self.path
+
+
+def _end_last_line(descriptor: int) -> None:
+    """Take back half a line; end one that is whole but for its newline."""
+    size = os.fstat(descriptor).st_size
+    os.lseek(descriptor, max(0, size - _LONGEST), os.SEEK_SET)
+    rest = os.read(descriptor, _LONGEST).rpartition(b"\n")[2]
+    if not rest:
+        return
+    try:
+        json.loads(rest)
+    except ValueError:
+        os.ftruncate(descriptor, size - len(rest))
+    else:
+        os.write(descriptor, b"\n")
 
 
 def rank_name(stem: str, rank: int) -> str:

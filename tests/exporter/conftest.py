@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from servers import eventually, prometheus
 
-from liquid_telemetry.spool import exporter_address, start_exporter, wait_exporter
+from liquid_telemetry.spool import exporter_address, is_locked, start_exporter, wait_exporter
 
 __all__ = ["prometheus"]
 
@@ -141,8 +141,9 @@ class Client:
         return self.address is None
 
     def kill(self):
-        """Kill the exporter and wait until it is gone."""
+        """Kill the exporter and wait until it is gone, all its threads included."""
         self._end(self.address.pid, signal.SIGKILL)
+        eventually(lambda: not is_locked(self.spool / "exporter.lock"))
 
     def close(self):
         for pid in self.pids:

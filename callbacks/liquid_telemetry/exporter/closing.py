@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from liquid_telemetry.files import LineFile
 from liquid_telemetry.spool import RunRecord
 from liquid_telemetry.tracing.unfinished import finish_trace
 
@@ -39,8 +42,6 @@ def finish_story(record: RunRecord, reason: str, last: dict[str, float | None]) 
 def report_death(record: RunRecord, reason: str, last: dict[str, float | None]) -> None:
     """Append the ``training_failed`` event to the run's log, unless it is there already.
 
-    A line that the process left half written is cut off, so that every line stays valid JSON.
-
     Args:
         record: Of the rank that died.
         reason: One of the catalogue's failure reasons.
@@ -51,40 +52,25 @@ def report_death(record: RunRecord, reason: str, last: dict[str, float | None]) 
     """
     if record.events is None or not Path(record.events).exists():
         return
-    with Path(record.events).open("r+b") as log:
-        tail = _tail(log)
-        if any(
-            line.get("event") == EVENT and line.get("run_id") == record.run_id for line in map(_decode, tail)
-        ):
-            return
-        _end_last_line(log, tail)
-        log.write(json.dumps(_event(record, reason, last), allow_nan=False).encode() + b"\n")
-
-
-def _tail(log: BinaryIO) -> list[bytes]:
-    size = log.seek(0, os.SEEK_END)
-    log.seek(max(size - _TAIL, 0))
-    return log.read().split(b"\n")
-
-
-def _decode(line: bytes) -> dict[str, Any]:
-    try:
-        decoded = json.loads(line)
-    except ValueError:
-        return {}
-    return decoded if isinstance(decoded, dict) else {}
-
-
-def _end_last_line(log: BinaryIO, tail: list[bytes]) -> None:
-    """Leave the log open at the beginning of a line."""
-    size = log.seek(0, os.SEEK_END)
-    if not tail[-1]:
+    log = Path(record.events)
+    if any(line.get("event") == EVENT and line.get("run_id") == record.run_id for line in _last_lines(log)):
         return
-    if _decode(tail[-1]):
-        log.write(b"\n")
-    else:
-        log.seek(size - len(tail[-1]))
-        log.truncate()
+    file = LineFile(log)
+    try:
+        file.write(json.dumps(_event(record, reason, last), allow_nan=False) + "\n")
+    finally:
+        file.close()
+
+
+def _last_lines(log: Path) -> Iterator[dict[str, Any]]:
+    with log.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
+        lines = file.read().split(b"\n")
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            decoded = json.loads(line)
+            if isinstance(decoded, dict):
+                yield decoded
 
 
 def _finite(value: float) -> float | None:

@@ -6,6 +6,7 @@ Standard library only: the exporter process reads what the training process wrot
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from liquid_telemetry.spool import write_atomically
 from liquid_telemetry.tracing.otlp_json import ERROR, Attributes, LineEncoder, SpanData
 
 FILE = "unfinished_spans.json"
+_TAIL = 4 * 1024 * 1024
 
 
 def write_unfinished(folder: Path, resource: Attributes, spans: Iterable[SpanData]) -> None:
@@ -52,14 +54,27 @@ def finish_trace(folder: Path, traces: Path, end_ns: int, cause: Mapping[str, st
         notes: dict[str, Any] = json.loads((folder / FILE).read_bytes())
     except FileNotFoundError:
         return 0
-    spans = [_closed(span, end_ns, cause) for span in notes["spans"]]
+    tail = _tail(traces)
+    unwritten = [span for span in notes["spans"] if f'"spanId":"{span["span_id"]}"'.encode() not in tail]
+    spans = [_closed(span, end_ns, cause) for span in unwritten]
     file = LineFile(traces)
     try:
-        file.write(LineEncoder(notes["resource"], TRACER, __version__).line(spans))
+        if spans:
+            file.write(LineEncoder(notes["resource"], TRACER, __version__).line(spans))
     finally:
         file.close()
     forget_unfinished(folder)
     return len(spans)
+
+
+def _tail(traces: Path) -> bytes:
+    """The end of the trace file: a process may die after it has closed a span and before it has noted that."""
+    try:
+        with traces.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            return file.read()
+    except FileNotFoundError:
+        return b""
 
 
 def _closed(span: Mapping[str, Any], end_ns: int, cause: Mapping[str, str]) -> SpanData:
