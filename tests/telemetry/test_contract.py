@@ -18,7 +18,8 @@ from servers import eventually
 from tiny import COMBINATIONS, SINGLES, Tiny, TinyData, build, dataset, fit, loader, only_run, runs, trainer
 
 from liquid_telemetry import OpenTelemetrySpans, PrometheusMetrics, StructlogEvents, Telemetry
-from liquid_telemetry.spool import _launch
+from liquid_telemetry.metrics import publish
+from liquid_telemetry.spool import _launch, wait_exporter
 
 ALL = pytest.mark.parametrize("names", COMBINATIONS)
 EACH = pytest.mark.parametrize("kind", [Telemetry, *SINGLES])
@@ -332,7 +333,23 @@ def test_a_run_starts_one_exporter(exporter, monkeypatch):
     assert exporter.address
 
 
-def test_serves_a_run_and_names_the_address(exporter):
+def test_names_the_address_of_an_exporter_that_takes_longer_to_start_than_the_run(
+    exporter, monkeypatch, capsys, caplog
+):
+    waited = []
+    monkeypatch.setattr(publish, "wait_exporter", lambda spool: waited.append(wait_exporter(spool, 20)))
+    monkeypatch.setattr(publish, "exporter_address", lambda spool: waited[0] if waited else None)
+    callback = Telemetry(port=0)
+    with caplog.at_level("INFO", "liquid_telemetry"):
+        fit(callback)
+    url = f"{exporter.address.url}/metrics"
+    assert callback.run.metrics_url == url == runs()[-1].manifest["metrics_url"]
+    told = f"metrics of run {callback.run.run_id} at {url}"
+    assert [record.getMessage() for record in caplog.records] == [told]
+    assert capsys.readouterr().err.splitlines().count(f"liquid_telemetry: {told}") == 1
+
+
+def test_serves_every_stage_and_names_the_address(exporter):
     callback = Telemetry(port=0)
     fit(callback)
     address = exporter.address

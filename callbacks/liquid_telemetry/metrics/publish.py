@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +23,7 @@ from liquid_telemetry.spool import (
     exporter_address,
     spool_dir,
     start_exporter,
+    wait_exporter,
 )
 
 _log = logging.getLogger("liquid_telemetry")
@@ -44,6 +47,7 @@ class Publisher:
         self._record: RunRecord | None = None
         self._address: ExporterAddress | None = None
         self._due = 0.0
+        self._started = False
 
     def open(self, outputs: Mapping[str, str | None]) -> None:
         """Take the seat; a later stage of an ended run keeps its outcome.
@@ -62,7 +66,7 @@ class Publisher:
         )
         self._seat = RunSeat.take(self._spool, record)
         if self._run.local_rank == 0:
-            start_exporter(self._spool, self._host, self._port)
+            self._started = start_exporter(self._spool, self._host, self._port)
 
     def _new_record(self) -> RunRecord:
         run = self._run
@@ -100,25 +104,33 @@ class Publisher:
             self._seat.publish(generate_latest(store))  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """Give up the seat; a run that never got to train was a Tuner's."""
+        """Give up the seat; a run that never got to train was a Tuner's.
+
+        A run may be over before the exporter that it started serves: its address is waited for, that it be told.
+        """
         if self._seat is not None:
             if not self._seat.record.final:
                 self._seat.update(status="tuned")
             self._record = self._seat.record
             self._seat.release()
             self._seat = None
+            if self._started and self._address is None:
+                wait_exporter(self._spool)
 
     def outputs(self) -> dict[str, str | None]:
         """Where the metrics are served, once that is known."""
         if self._address is None:
             self._address = exporter_address(self._spool)
-            if self._address is not None:
+            if self._address is not None and self._run.local_rank == 0:
                 self._announce(self._address)
         url = f"{self._address.url}/metrics" if self._address is not None else None
         return {"metrics_url": url, "spool": os.fspath(self._spool)}
 
     def _announce(self, address: ExporterAddress) -> None:
-        _log.info("metrics of run %s at %s/metrics", self._run.run_id, address.url)
+        told = f"metrics of run {self._run.run_id} at {address.url}/metrics"
+        _log.info("%s", told)
+        with suppress(AttributeError, OSError, ValueError):  # a program may have no stderr, or have closed it
+            sys.stderr.write(f"liquid_telemetry: {told}\n")
         remark = address.remark(self._host, self._port)
         if remark is not None:
             _log.warning("%s", remark)
