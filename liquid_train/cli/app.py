@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -67,7 +68,9 @@ class LiquidCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse `args`, without Lightning's warning that the process has arguments too."""
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
-        path = self.config[self.config.subcommand].get("ckpt_path")
+        chosen = self.config[self.config.subcommand]
+        check_telemetry(chosen.telemetry)
+        path = chosen.get("ckpt_path")
         if path and path not in ("best", "last", "hpc", "registry") and "://" not in path:
             check_checkpoint(Path(path))
 
@@ -124,6 +127,18 @@ def find_checkpoint(trainer: pl.Trainer) -> RunCheckpoint | None:
     """Return the callback that keeps the checkpoints."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     return next((c for c in callbacks if isinstance(c, RunCheckpoint)), None)
+
+
+def check_telemetry(options: Namespace) -> None:
+    """Require options that `Telemetry` takes: a port, an endpoint and the package to send to it.
+
+    Raises:
+        InputError: it does not take them.
+    """
+    try:
+        Telemetry(**vars(options))
+    except ValueError as error:
+        raise InputError(f"telemetry: {error}") from error
 
 
 def check_checkpoint(path: Path) -> None:

@@ -40,6 +40,14 @@ FIT = [
             [*FIT, "--data=ArchiveDataModule", "--data.dataset=BasicMotions", "--data.drop_rate=1.5"],
             "data.drop_rate=1.5: must be at least 0 and below 1",
         ),
+        (
+            [*FIT, "--telemetry.enabled=true", "--telemetry.port=99999"],
+            "telemetry: port=99999: must be 0 (a free",
+        ),
+        (
+            [*FIT, "--telemetry.enabled=true", "--telemetry.otlp_endpoint=localhost:4318"],
+            "telemetry: otlp_endpoint='localhost:4318': must be a URL such as",
+        ),
         ([*FIT, "--ckpt_path=none.ckpt"], "ckpt_path=none.ckpt: there is no such file"),
     ],
 )
