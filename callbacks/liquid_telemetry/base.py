@@ -91,7 +91,11 @@ class TelemetryCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         stay = ("_observer", "_registry", "_provider", "_logger")
-        lent = ("log", "log_dict")  # methods of the model, which Lightning hangs on every callback
+        lent = (
+            "log",
+            "log_dict",
+            *_OFTEN,
+        )  # log: methods of the model, which Lightning hangs on every callback
         kept = {name: value for name, value in self.__dict__.items() if name not in lent}
         kept |= {name: None for name in stay if name in kept}
         return kept | {"_options": replace(self._options, clock=None)}
@@ -101,10 +105,20 @@ class TelemetryCallback(Callback):
         _dismiss(trainer)
         self._observer = _observers.get(trainer)
         self._begin(trainer, pl_module, stage)
+        if stage == "fit":
+            self._shorten(trainer, pl_module)
 
     @_observed
     def _begin(self, observer: Observer, trainer: Trainer, stage: str) -> None:
         observer.setup(trainer, trainer.lightning_module, stage)
+
+    @_observed
+    def _shorten(self, observer: Observer, trainer: Trainer) -> None:
+        vars(self).update(_short_hooks(self, observer))
+
+    def _forget_short_hooks(self) -> None:
+        for name in _OFTEN:
+            vars(self).pop(name, None)
 
     @_observed
     def on_train_start(self, observer: Observer, trainer: Trainer) -> None:
@@ -188,11 +202,55 @@ class TelemetryCallback(Callback):
 
     @_observed
     def on_exception(self, observer: Observer, trainer: Trainer, exception: BaseException) -> None:
+        self._forget_short_hooks()
         observer.exception(trainer, exception)
 
     @_observed
     def teardown(self, observer: Observer, trainer: Trainer, stage: str) -> None:
+        self._forget_short_hooks()
         observer.teardown(trainer, stage)
+
+
+_OFTEN = ("on_train_batch_start", "on_train_batch_end", "on_before_optimizer_step")
+
+
+def _short_hooks(callback: TelemetryCallback, observer: Observer) -> dict[str, Callable[..., None] | None]:
+    """The hooks of every batch with a short way to the observer; Lightning skips one that is None.
+
+    They hang on the callback while its Trainer fits. Another Trainer with the same callback goes the long way.
+    """
+    owner, watch, faults = observer.trainer, observer.training, observer.faults
+    kind = type(callback)
+
+    def on_train_batch_start(
+        trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if owner() is not trainer:
+            kind.on_train_batch_start(callback, trainer, pl_module, batch, batch_idx)
+            return
+        try:
+            watch.batch_start(trainer, batch_idx)
+        except Exception as error:
+            faults.report("observer", error)
+
+    def on_train_batch_end(
+        trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if owner() is not trainer:
+            kind.on_train_batch_end(callback, trainer, pl_module, outputs, batch, batch_idx)
+            return
+        try:
+            watch.batch_end(trainer, outputs, batch, batch_idx)
+        except Exception as error:
+            faults.report("observer", error)
+
+    hooks: dict[str, Callable[..., None] | None] = {
+        "on_train_batch_start": on_train_batch_start,
+        "on_train_batch_end": on_train_batch_end,
+    }
+    if not watch.measures_gradients:
+        hooks["on_before_optimizer_step"] = None
+    return hooks
 
 
 def _dismiss(trainer: Trainer) -> None:

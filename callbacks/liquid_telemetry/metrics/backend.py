@@ -123,8 +123,9 @@ class PrometheusBackend:
         store.add("training_batches_total", len(block), stage)
         store.add("training_samples_total", sum(block.samples), stage)
         histogram = store.histogram("training_batch_duration_seconds", stage)
-        for start, end in zip(block.start_ns, block.end_ns, strict=True):
-            histogram.observe((end - start) / 1e9)
+        histogram.observe_all(
+            (end - start) / 1e9 for start, end in zip(block.start_ns, block.end_ns, strict=True)
+        )
         if (exemplar := self._correlation.exemplar) is not None:
             histogram.attach(exemplar.seconds, exemplar.span._asdict())
             self._correlation.exemplar = None

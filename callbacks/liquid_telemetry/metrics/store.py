@@ -33,6 +33,14 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def observe_all(self, values: Iterable[float]) -> None:
+        """Count many values."""
+        counts, bounds, total = self.counts, self.bounds, self.sum
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            total += value
+        self.sum = total
+
     def attach(self, value: float, labels: dict[str, str]) -> None:
         """Make a counted value the exemplar of its bucket."""
         self.exemplars[bisect_left(self.bounds, value)] = Exemplar(labels, value, time.time())

@@ -22,6 +22,32 @@ def batch_size(batch: Any) -> int:
     return _first_size(batch, _DEPTH)
 
 
+class SampleCounter:
+    """Counts the samples of like batches: where the first tensor lies is looked for once.
+
+    Args:
+        count: Counts those of any batch.
+    """
+
+    def __init__(self, count: BatchSize = batch_size) -> None:
+        self._count = count
+        self._is_sequence = False
+
+    def count(self, batch: Any) -> int:
+        """Samples in a batch; the short way is for lists and tuples that begin with a tensor of samples."""
+        if self._is_sequence and _begins_with_tensor(batch):
+            return len(batch[0])
+        samples = self._count(batch)
+        self._is_sequence = (
+            self._count is batch_size and _begins_with_tensor(batch) and len(batch[0]) == samples > 0
+        )
+        return samples
+
+
+def _begins_with_tensor(batch: Any) -> bool:
+    return type(batch) in (list, tuple) and len(batch) > 0 and type(batch[0]) is Tensor and batch[0].ndim > 0
+
+
 def _first_size(batch: Any, depth: int) -> int:
     """Looks at a bounded number of places: a batch may hold millions of objects, or itself."""
     if isinstance(batch, PackedSequence):

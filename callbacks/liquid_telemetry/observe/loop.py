@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import sub
 from typing import Any
 
 from torch import Tensor
@@ -42,6 +43,7 @@ class StageLoop:
         self._loss_sum = 0.0
         self._loss_weight = 0
         self._clock = clock
+        self._now = clock.now
         self._phases = phases
         self._base_step = base_step
         self._rows: list[Row] = []
@@ -55,11 +57,11 @@ class StageLoop:
         if self._open is not None:
             self.skip()
         self._open = index
-        self._opened_at = self._clock.now()
+        self._opened_at = self._now()
 
     def end(self, index: int, samples: int, loss: Tensor | None, skipped: bool = False) -> bool:
         """A batch ends; returns whether it is time to drain."""
-        now = self._clock.now()
+        now = self._now()
         start = now if self._open is None else self._opened_at
         self._open = None
         return self._append(index, start, now, samples, loss, skipped)
@@ -92,13 +94,13 @@ class StageLoop:
     def block(self, rows: Sequence[Row], losses: Sequence[float] | None, scale: float) -> BatchBlock:
         """Rows as columns; ``losses`` are those of the rows that have one, in order."""
         index, start, end, samples, steps, tensors, skipped, phases = zip(*rows, strict=True)
-        unix = self._clock.unix_ns
+        offset = self._clock.unix_ns(0)
         return BatchBlock(
             stage=self.stage,
             epoch=self.epoch,
             index=index,
-            start_ns=[unix(reading) for reading in start],
-            end_ns=[unix(reading) for reading in end],
+            start_ns=[reading + offset for reading in start],
+            end_ns=[reading + offset for reading in end],
             samples=samples,
             global_step=steps,
             loss=self._spread(tensors, losses, scale),
@@ -115,10 +117,7 @@ class StageLoop:
     def _since_batch_before(self, phases: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
         before = (self._before, *phases[:-1])
         self._before = phases[-1]
-        return [
-            tuple(now - then for now, then in zip(*pair, strict=True))
-            for pair in zip(phases, before, strict=True)
-        ]
+        return [tuple(map(sub, now, then)) for now, then in zip(phases, before, strict=True)]
 
     def count_losses(self, block: BatchBlock) -> None:
         """Add a block to the epoch's mean, weighted by samples as Lightning's own epoch mean is."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from liquid_telemetry.observe import phases
 from liquid_telemetry.observe.phases import OptimizerSection, PhaseClock, Section
 
-_IDLE: AbstractContextManager[None] = nullcontext()
-_OWN = frozenset({"_action_sections", "_checkpoint", "_inner", "_phases", "_quiet"})
+Context = AbstractContextManager[Any]
+_OWN = frozenset({"_inner", "_quiet", "_sections", "profile"})
 
 
 class ProfilerTap:
@@ -22,52 +23,36 @@ class ProfilerTap:
         inner: The profiler that the trainer had.
         phase_clock: Receives the phases.
         checkpoint: Entered around each checkpoint.
+
+    Attributes:
+        profile: Gives the context that Lightning enters around an action.
     """
 
-    def __init__(self, inner: Any, phase_clock: PhaseClock, checkpoint: AbstractContextManager[None]) -> None:
+    def __init__(self, inner: Any, phase_clock: PhaseClock, checkpoint: Context) -> None:
         self._inner = inner
-        self._phases = phase_clock
-        self._checkpoint = checkpoint
         self._quiet = type(inner).__name__ == "PassThroughProfiler"
-        self._action_sections: dict[str, AbstractContextManager[None]] = {}
+        self._sections = _Sections(phase_clock, checkpoint)
+        self.profile: Callable[[str], Context] = self._sections.__getitem__ if self._quiet else self._both
 
     @property
     def inner(self) -> Any:
         """The profiler that the trainer had, to be put back."""
         return self._inner
 
-    def profile(self, action_name: str) -> AbstractContextManager[Any]:
-        """The context that Lightning enters around an action."""
-        section = self._section(action_name)
-        return section if self._quiet else _Both(self._inner.profile(action_name), section)
-
     def start(self, action_name: str) -> None:
         """Begin an action that Lightning brackets by two calls."""
         if not self._quiet:
             self._inner.start(action_name)
-        self._section(action_name).__enter__()
+        self._sections[action_name].__enter__()
 
     def stop(self, action_name: str) -> None:
         """End an action that Lightning brackets by two calls."""
-        self._section(action_name).__exit__(None, None, None)
+        self._sections[action_name].__exit__(None, None, None)
         if not self._quiet:
             self._inner.stop(action_name)
 
-    def _section(self, action_name: str) -> AbstractContextManager[None]:
-        section = self._action_sections.get(action_name)
-        if section is None:
-            section = self._action_sections[action_name] = self._classify(action_name)
-        return section
-
-    def _classify(self, action_name: str) -> AbstractContextManager[None]:
-        if action_name == "save_checkpoint":
-            return self._checkpoint
-        if action_name == "optimizer_step" or _is("[LightningModule]", ".optimizer_step", action_name):
-            return OptimizerSection(self._phases, phases.OPTIMIZER)
-        for prefix, suffix, phase in _ACTIONS:
-            if _is(prefix, suffix, action_name):
-                return Section(self._phases, phase)
-        return _IDLE
+    def _both(self, action_name: str) -> Context:
+        return _Both(self._inner.profile(action_name), self._sections[action_name])
 
     def __getattr__(self, name: str) -> Any:
         if name in _OWN:  # while being copied
@@ -79,6 +64,41 @@ class ProfilerTap:
             object.__setattr__(self, name, value)
         else:
             setattr(self._inner, name, value)
+
+
+class _Sections(dict[str, Context]):
+    """The context of each action, made when the action is first seen."""
+
+    def __init__(self, phase_clock: PhaseClock, checkpoint: Context) -> None:
+        super().__init__(save_checkpoint=checkpoint)
+        self._phases = phase_clock
+
+    def __missing__(self, action_name: str) -> Context:
+        section = self[action_name] = self._classify(action_name)
+        return section
+
+    def _classify(self, action_name: str) -> Context:
+        if action_name == "optimizer_step" or _is("[LightningModule]", ".optimizer_step", action_name):
+            return OptimizerSection(self._phases, phases.OPTIMIZER)
+        for prefix, suffix, phase in _ACTIONS:
+            if _is(prefix, suffix, action_name):
+                return Section(self._phases, phase)
+        return _IDLE
+
+
+class _Idle(AbstractContextManager[None]):
+    """An empty context, cheaper than ``nullcontext``."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+_IDLE = _Idle()
 
 
 def profiler_of(trainer: Any) -> Any:
@@ -108,12 +128,12 @@ def _is(prefix: str, suffix: str, action_name: str) -> bool:
     return action_name.startswith(prefix) and action_name.endswith(suffix)
 
 
-class _Both(AbstractContextManager[Any]):
+class _Both(Context):
     """The user's profiler outside, ours inside, so that its own cost is not taken for the action's."""
 
     __slots__ = ("_inner", "_section")
 
-    def __init__(self, inner: AbstractContextManager[Any], section: AbstractContextManager[None]) -> None:
+    def __init__(self, inner: Context, section: Context) -> None:
         self._inner = inner
         self._section = section
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from liquid_telemetry.observe.batches import SampleCounter
 from liquid_telemetry.observe.loop import Row, StageLoop
 from liquid_telemetry.observe.names import pick_accuracy, pick_loss
 from liquid_telemetry.observe.progress import learning_rates, measure
@@ -37,7 +38,14 @@ class TrainingWatch:
         self._automatic = True
         self._loss_key: str | None = None
         self._loss_found = False
+        self._last_index = 0
+        self._samples = SampleCounter(state.options.batch_size)
         self._gradient_due = 0
+
+    @property
+    def measures_gradients(self) -> bool:
+        """Whether ``before_optimizer_step`` has anything to do."""
+        return self._state.options.gradient_norm
 
     def epoch_start(self, trainer: Trainer) -> None:
         """An epoch begins."""
@@ -47,7 +55,7 @@ class TrainingWatch:
     def batch_start(self, trainer: Trainer, index: int) -> None:
         """A batch begins."""
         loop = self._loop or self._open(trainer)
-        if trainer.is_last_batch:
+        if index >= self._last_index and trainer.is_last_batch:
             loop.learning_rates = learning_rates(trainer)  # schedulers step before the batch's end is told
         loop.begin(index)
 
@@ -56,7 +64,7 @@ class TrainingWatch:
         loop = self._loop or self._open(trainer)
         skipped = not outputs and self._automatic
         loss = self._loss_in(outputs, trainer)
-        due = loop.end(index, self._state.options.batch_size(batch), loss, skipped)
+        due = loop.end(index, self._samples.count(batch), loss, skipped)
         if due or (loss is None and trainer.is_last_batch):
             self._drain(trainer, loop, self._with_logged_loss(trainer, loop))
 
@@ -102,13 +110,14 @@ class TrainingWatch:
         base = trainer.global_step - state.phases.optimizer_steps
         self._loop = loop = StageLoop("train", trainer.current_epoch, state.clock, state.phases, base)
         expected = finite_or_none(trainer.num_training_batches)
+        self._last_index = expected - 1 if expected else 0
         start = state.clock.unix_ns(loop.start)
         state.dispatch.emit(EpochStarted("train", loop.epoch, start, expected))
         return loop
 
     def _loss_in(self, outputs: Any, trainer: Trainer) -> Tensor | None:
         """The loss that the step returned, divided by the accumulation; None leaves it to the logged values."""
-        if not isinstance(outputs, Mapping) or not outputs:
+        if not outputs or not isinstance(outputs, (dict, Mapping)):
             return None
         if not self._loss_found:
             self._loss_key, self._loss_found = self._find_loss(outputs, trainer), True
@@ -116,7 +125,7 @@ class TrainingWatch:
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             return None
         loss = loss.detach() if loss.requires_grad else loss
-        return loss if self._loss_key == "loss" or self._scale == 1.0 else loss / self._scale
+        return loss if self._scale == 1.0 or self._loss_key == "loss" else loss / self._scale
 
     def _find_loss(self, outputs: Mapping[str, Any], trainer: Trainer) -> str | None:
         """The key of the loss in the step's output; None when the user's key is that of a logged value."""

@@ -25,7 +25,6 @@ from liquid_telemetry.observe.records import (
     phase_seconds,
 )
 from liquid_telemetry.signals import NAMESPACE
-from liquid_telemetry.tracing.batch_template import PHASE_NAMES
 from liquid_telemetry.tracing.budget import Budget, SlowBatches
 from liquid_telemetry.tracing.endpoint import exporter_factory
 from liquid_telemetry.tracing.otlp_json import SpanData, SpanEvent, Value
@@ -167,34 +166,23 @@ class TracingBackend:
             return
         refs = self._sink.batches(f"{block.stage} batch", epoch.span, kept)
         if refs:
-            slowest = max(range(len(kept)), key=lambda at: kept[at].end_ns - kept[at].start_ns)
-            seconds = (kept[slowest].end_ns - kept[slowest].start_ns) / 1e9
-            self._correlation.exemplar = Exemplar(seconds, refs[slowest])
+            durations = [span.end_ns - span.start_ns for span in kept]
+            longest = max(durations)
+            self._correlation.exemplar = Exemplar(longest / 1e9, refs[durations.index(longest)])
         self._sink.flush()
 
     def _keep(self, block: BatchBlock, epoch: _Epoch) -> list[BatchSpan]:
-        slow = self._slow[block.stage]
+        """All batches as long as there is room, then only those that tell something."""
+        columns = (block.start_ns, block.end_ns, block.index, block.samples, block.global_step, block.loss)
         phases = block.phase_ns or [()] * len(block)
-        kept = []
-        for row in zip(
-            block.index,
-            block.start_ns,
-            block.end_ns,
-            block.samples,
-            block.global_step,
-            block.loss,
-            block.skipped,
-            phases,
-            strict=True,
-        ):
-            index, start, end, samples, step, loss, skipped, phase_ns = row
-            telling = slow.is_slow((end - start) / 1e9) or skipped
-            telling = telling or (loss is not None and not math.isfinite(loss))
-            epoch.total += 1
-            if epoch.budget.take() or (telling and epoch.budget.take(telling=True)):
-                epoch.recorded += 1
-                seconds = [ns / 1e9 for ns in phase_ns[: len(PHASE_NAMES)]]
-                kept.append(BatchSpan(index, start, end, samples, step, loss, skipped, seconds))
+        spans = list(map(BatchSpan._make, zip(*columns, block.skipped, phases, strict=True)))
+        is_slow = self._slow[block.stage].is_slow
+        slow = [is_slow((end - start) / 1e9) for start, end in zip(block.start_ns, block.end_ns, strict=True)]
+        room = epoch.budget.take(len(spans))
+        telling = [span for span, slow in zip(spans[room:], slow[room:], strict=True) if slow or _tells(span)]
+        kept = spans[:room] + telling[: epoch.budget.take(len(telling), telling=True)]
+        epoch.total += len(spans)
+        epoch.recorded += len(kept)
         return kept
 
     def _epoch_ended(self, record: EpochEnded) -> None:
@@ -305,6 +293,10 @@ class _Epoch:
     @property
     def kept(self) -> str:
         return "all" if self.recorded == self.total else "budget spent: slow, skipped and non-finite only"
+
+
+def _tells(span: BatchSpan) -> bool:
+    return span.skipped or (span.loss is not None and not math.isfinite(span.loss))
 
 
 _PHASE_ATTRIBUTE = {"data": "data_wait"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from math import isfinite
 
 from liquid_telemetry.observe.backend import SpanRef
 from liquid_telemetry.signals import NAMESPACE
@@ -11,6 +11,7 @@ from liquid_telemetry.tracing.otlp_json import Attributes, encode_attributes, en
 from liquid_telemetry.tracing.sink import BatchSpan
 
 PHASE_NAMES = ("data_wait", "transfer", "forward", "backward", "optimizer")
+PHASES = len(PHASE_NAMES)
 _COMMON = ("batch.index", "batch.samples", "global_step")
 
 
@@ -25,8 +26,8 @@ def batch_attributes(batch: BatchSpan) -> dict[str, str | bool | int | float]:
         attributes[NAMESPACE + "loss"] = batch.loss
     if batch.skipped:
         attributes[NAMESPACE + "batch.skipped"] = True
-    for name, seconds in zip(PHASE_NAMES, batch.phase_seconds, strict=False):
-        attributes[f"{NAMESPACE}{name}.duration"] = seconds
+    for name, nanoseconds in zip(PHASE_NAMES, batch.phase_ns, strict=False):
+        attributes[f"{NAMESPACE}{name}.duration"] = nanoseconds / 1e9
     return attributes
 
 
@@ -55,39 +56,32 @@ class BatchTemplate:
         ).replace("%", "%%")
         for word, place in (("SPAN", "%s"), ("START", "%d"), ("END", "%d")):
             self._head = self._head.replace(f'"{word}"', f'"{place}"')
-        self._templates: dict[tuple[bool, bool, int], str] = {}
+        self._templates: dict[tuple[bool, bool, bool], str] = {}
 
     def fill(self, span_id: str, batch: BatchSpan) -> str:
         """The JSON of one span."""
-        shape = (batch.loss is not None, batch.skipped, len(batch.phase_seconds))
+        start, end, index, samples, step, loss, skipped, phase_ns = batch
+        shape = (loss is None, skipped, not phase_ns)
         template = self._templates.get(shape)
         if template is None:
             template = self._templates[shape] = self._template(*shape)
-        loss = () if batch.loss is None else (_number(batch.loss),)
-        return template % (
-            span_id,
-            batch.start_ns,
-            max(batch.start_ns, batch.end_ns),
-            batch.batch_index,
-            batch.samples,
-            batch.global_step,
-            *loss,
-            *batch.phase_seconds,
-        )
+        if end < start:
+            end = start
+        if loss is None:
+            return template % (span_id, start, end, index, samples, step, *phase_ns[:PHASES])
+        number = repr(loss) if isfinite(loss) else json.dumps(encode_value(loss)["doubleValue"])
+        return template % (span_id, start, end, index, samples, step, number, *phase_ns[:PHASES])
 
-    def _template(self, has_loss: bool, skipped: bool, phases: int) -> str:
+    def _template(self, no_loss: bool, skipped: bool, no_phases: bool) -> str:
         parts = [_attribute(name, '{"intValue":"%d"}') for name in _COMMON]
-        if has_loss:
+        if not no_loss:
             parts.append(_attribute("loss", '{"doubleValue":%s}'))
         if skipped:
             parts.append(_attribute("batch.skipped", '{"boolValue":true}'))
-        parts += [_attribute(f"{name}.duration", '{"doubleValue":%r}') for name in PHASE_NAMES[:phases]]
+        if not no_phases:  # whole nanoseconds as a JSON number of seconds
+            parts += [_attribute(f"{name}.duration", '{"doubleValue":%de-9}') for name in PHASE_NAMES]
         return f"{self._head},{','.join(parts)}]}}"
 
 
 def _attribute(name: str, value: str) -> str:
     return f'{{"key":"{NAMESPACE}{name}","value":{value}}}'
-
-
-def _number(value: float) -> str:
-    return repr(value) if math.isfinite(value) else json.dumps(encode_value(value)["doubleValue"])

@@ -50,9 +50,9 @@ class Budget:
         """Whether that many ordinary spans fit."""
         return self.used + spans <= self.limit * 9 // 10
 
-    def take(self, telling: bool = False) -> bool:
-        """Take one span, ordinary or telling; False when there is none left."""
-        if self.used >= (self.limit * 5 // 2 if telling else self.limit * 9 // 10):
-            return False
-        self.used += 1
-        return True
+    def take(self, wanted: int, telling: bool = False) -> int:
+        """Take spans, ordinary or telling, as many of those wanted as there are left; returns how many."""
+        limit = self.limit * 5 // 2 if telling else self.limit * 9 // 10
+        taken = max(0, min(wanted, limit - self.used))
+        self.used += taken
+        return taken

@@ -33,16 +33,17 @@ class Failure(NamedTuple):
 
 
 class BatchSpan(NamedTuple):
-    """A batch to be recorded; seconds per phase for training batches."""
+    """A batch to be recorded."""
 
-    batch_index: int
     start_ns: int
     end_ns: int
+    batch_index: int
     samples: int
     global_step: int
     loss: float | None
     skipped: bool
-    phase_seconds: Sequence[float]
+    phase_ns: Sequence[int]
+    """Nanoseconds of the phases, in the order of the catalogue; empty for stages other than train."""
 
 
 class Sink(Protocol):
