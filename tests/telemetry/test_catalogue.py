@@ -8,9 +8,9 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from tiny import Tiny, TinyData, fit, runs, workplace
+from tiny import Tiny, TinyData, fit, only_run, runs, workplace
 
 from liquid_telemetry import Telemetry
 from liquid_telemetry.observe import progress
@@ -84,6 +84,27 @@ def test_every_metric_of_a_run_with_its_type_labels_and_help(emitted):
         if metric.source == "run"
     }
     assert seen == declared
+
+
+def test_counters_and_histograms_are_there_before_their_first_increase(tmp_path):
+    seen = []
+
+    class Look(Callback):
+        def on_train_start(self, trainer, pl_module):
+            seen.append(only_run().metrics)
+
+    with workplace(tmp_path):
+        fit(Telemetry(), Look())
+    (found,) = seen
+    for stage in ("train", "validation"):
+        for name in (
+            "batches_total",
+            "samples_total",
+            "batch_duration_seconds_count",
+            "epoch_duration_seconds_count",
+        ):
+            assert found[f"training_{name}"][("stage", stage),] == 0
+    assert found["training_checkpoints_total"] == found["training_nonfinite_losses_total"] == {(): 0}
 
 
 def test_every_bucket(emitted):

@@ -69,8 +69,11 @@ class PrometheusBackend:
     def _zero(self, run: RunInfo) -> None:
         """Counters exist before their first increase, or Prometheus cannot see it."""
         store = self._store
-        store.add("training_batches_total", 0, run.stage)
-        store.add("training_samples_total", 0, run.stage)
+        for stage in ("train", "validation") if run.stage == "train" else (run.stage,):
+            store.add("training_batches_total", 0, stage)
+            store.add("training_samples_total", 0, stage)
+            store.histogram("training_epoch_duration_seconds", stage)
+            store.histogram("training_batch_duration_seconds", stage)
         store.set("training_info", 1, *self._info(run))
         for signal in ("metrics", "tracing", "logging"):
             store.add("telemetry_errors_total", 0, signal, "")
