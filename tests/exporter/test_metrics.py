@@ -4,6 +4,8 @@ import psutil
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from liquid_telemetry.spool import _launch
+
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 
 
@@ -112,12 +114,53 @@ def test_gauges_without_model_are_sums_over_live_runs(exporter, trainer, snapsho
 
 def test_a_devices_gauge_is_not_added_up(exporter, trainer, snapshot, labels):
     gauge = (
-        '# TYPE liquid_nn_gpu_utilization_percent gauge\nliquid_nn_gpu_utilization_percent{{device="0"}} {}'
+        '# TYPE liquid_nn_npu_utilization_percent gauge\nliquid_nn_npu_utilization_percent{{device="0"}} {}'
     )
     trainer().publish(snapshot(extra=gauge.format(60)))
     trainer(model_name="LTC").publish(snapshot(model="LTC", extra=gauge.format(50)))
     exporter.start()
-    assert exporter.scrape()["gpu_utilization_percent"] == {labels(device="0"): 60}
+    assert exporter.scrape()["npu_utilization_percent"] == {labels(device="0"): 60}
+
+
+NVML = """
+NVML_TEMPERATURE_GPU = 0
+class NVMLError(Exception): pass
+class Rates: gpu = 87
+def nvmlInit(): pass
+def nvmlDeviceGetCount(): return 2
+def nvmlDeviceGetHandleByIndex(index): return index
+def nvmlDeviceGetUtilizationRates(gpu): return Rates
+def nvmlDeviceGetTemperature(gpu, sensor): return 61 + gpu
+def nvmlDeviceGetPowerUsage(gpu):
+    if gpu == 1: raise NVMLError("Not Supported")
+    return 312500
+"""
+
+
+def test_gpus_are_read_by_the_exporter(exporter, trainer, labels, tmp_path, monkeypatch):
+    (tmp_path / "pynvml.py").write_text(NVML)
+    paths = [str(tmp_path), *_launch._import_paths()]
+    monkeypatch.setattr(_launch, "_import_paths", lambda: paths)
+    trainer()
+    exporter.start()
+    found = exporter.scrape()
+    assert found["gpu_utilization_percent"] == {labels(device="0"): 87, labels(device="1"): 87}
+    assert found["gpu_temperature_celsius"] == {labels(device="0"): 61, labels(device="1"): 62}
+    assert found["gpu_power_watts"] == {labels(device="0"): 312.5}
+
+
+@pytest.mark.parametrize(
+    "nvml", ["raise ImportError", NVML.replace("nvmlInit(): pass", "nvmlInit(): raise NVMLError")]
+)
+def test_without_a_driver_there_are_no_gpus(nvml, exporter, trainer, labels, tmp_path, monkeypatch):
+    (tmp_path / "pynvml.py").write_text(nvml)
+    paths = [str(tmp_path), *_launch._import_paths()]
+    monkeypatch.setattr(_launch, "_import_paths", lambda: paths)
+    trainer()
+    exporter.start()
+    found = exporter.scrape()
+    assert not [name for name in found if name.startswith("gpu_")]
+    assert found["telemetry_errors_total"][labels(signal="exporter", reason="host")] == 0
 
 
 def test_rank_zero_speaks_for_the_run_and_every_rank_for_itself(exporter, trainer, snapshot, labels):

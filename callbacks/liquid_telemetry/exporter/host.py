@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from liquid_telemetry.exporter.gpu import Gpus, Readings
+
 _INTERVAL = 3.0
 _PATIENCE = 2.0
 
@@ -28,6 +30,7 @@ class HostSample:
         disk_free: Free bytes on it.
         process: Resident memory of the training processes.
         workers: Resident memory of their descendants.
+        gpus: What the GPUs tell.
     """
 
     memory_used: int
@@ -39,6 +42,7 @@ class HostSample:
     disk_free: int
     process: int
     workers: int
+    gpus: Readings
 
 
 class Host:
@@ -46,6 +50,7 @@ class Host:
 
     def __init__(self) -> None:
         self.sample: HostSample | None = None
+        self._gpus = Gpus()
         self._running: asyncio.Future[HostSample] | None = None
         self._at = float("-inf")
 
@@ -64,14 +69,16 @@ class Host:
             if now - self._at < _INTERVAL:
                 return
             first = self.sample is None
-            self._running = asyncio.ensure_future(asyncio.to_thread(_look, frozenset(pids), disk, first))
+            self._running = asyncio.ensure_future(
+                asyncio.to_thread(_look, frozenset(pids), disk, self._gpus, first)
+            )
         await asyncio.wait({self._running}, timeout=_PATIENCE)
         if self._running.done():
             done, self._running, self._at = self._running, None, now
             self.sample = done.result()
 
 
-def _look(pids: frozenset[int], disk: Path, first: bool) -> HostSample:
+def _look(pids: frozenset[int], disk: Path, gpus: Gpus, first: bool) -> HostSample:
     memory, space = psutil.virtual_memory(), psutil.disk_usage(str(disk))
     cpu = psutil.cpu_percent(percpu=True)
     process, workers = _resident(pids)
@@ -85,6 +92,7 @@ def _look(pids: frozenset[int], disk: Path, first: bool) -> HostSample:
         disk_free=space.free,
         process=process,
         workers=workers,
+        gpus=gpus.look(),
     )
 
 

@@ -83,6 +83,8 @@ def add_host(exposition: Exposition, sample: HostSample) -> None:
     exposition.put("memory_usage_bytes", sample.memory_used, component="system")
     for core, percent in enumerate(sample.cpu):
         exposition.put("cpu_utilization_percent", percent, core=str(core))
+    for (name, device), value in sample.gpus.items():
+        exposition.put(name, value, device=device)
 
 
 def add_totals(exposition: Exposition, totals: Receipt) -> None:
