@@ -10,9 +10,9 @@ CONFIG ?= configs/japanese_vowels_cfc.yaml
 help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-venv: .venv/.venv ## Make the environment only, to install a torch build of your own choice in it
+venv: .venv/.venv ## Make the environment only, to choose the torch build yourself
 
-run: .venv/.run ## Set up if needed, train a CfC on JapaneseVowels with telemetry on, say where to look
+run: .venv/.run ## Set up if needed, train a CfC with telemetry, say where to look
 	$(BIN)/liquid-train fit --config $(CONFIG)
 
 test: .venv/.test lint ## Set up if needed, then lint, type-check and run every test
@@ -24,7 +24,7 @@ lint: .venv/.test ## Format check, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check-wheel: .venv/.test ## Build the wheel, install it into an empty environment, train one epoch from it
+check-wheel: .venv/.test ## Build the wheel, train one epoch from it in an empty venv
 	PYTHON=$(PYTHON) .ci/check-wheel
 
 clean: ## Remove the environment and caches; run directories stay

@@ -135,7 +135,7 @@ class SequenceTask(pl.LightningModule):
         outputs = self(batch)
         loss = self.loss(outputs, batch)
         train, size = stage == "train", len(batch.lengths)
-        self.log(f"{stage}_loss", loss, on_step=train, on_epoch=True, prog_bar=train, batch_size=size)
+        self.log(f"{stage}_loss", loss, on_step=False, on_epoch=True, prog_bar=train, batch_size=size)
         predictions = self.predict(outputs.detach())
         for name, metric in self.metrics(stage).items():
             metric.update(predictions, batch.targets)
