@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 import liquid_train.tasks  # noqa: F401  (its classes can then be named without their path)
 from liquid_telemetry import Telemetry
 from liquid_train.cli.checkpoint import RunCheckpoint
-from liquid_train.cli.parser import HelpFormatter, Parser
+from liquid_train.cli.parser import Parser
 from liquid_train.cli.predictions import write_predictions
 from liquid_train.cli.stop import GracefulStop
 from liquid_train.cli.summary import short, summary
+from liquid_train.cli.terminal import tidy
 from liquid_train.data import SeriesDataModule
 from liquid_train.errors import InputError
 
@@ -37,28 +36,30 @@ examples:
   liquid-train fit --model.help LiquidClassifier       every option of a model
   liquid-train fit --data.help ArchiveDataModule       every option of a data module"""
 
-QUIET = (
-    ".*does not have many workers.*",  # series are held in memory: workers would only slow the loader down
-    ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch 2.13
-    r"[\s\S]*(JsonargparseDeprecation|deprecated in v4)",  # Lightning 2.6 under jsonargparse 4.53
-)
-
-
-def is_no_advertisement(record: logging.LogRecord) -> bool:
-    """Return whether `record` is not one of Lightning's tips to install a product."""
-    return "Tip:" not in record.getMessage()
+COLLABORATORS: set[str | int] = {"registry", "tracer_provider", "logger", "clock"}
+"""Options of `Telemetry` that are objects of a program's, not values of a command line's."""
 
 
 class SaveConfig(SaveConfigCallback):
     """Keeps the whole configuration as `config.yaml` in the run's directory."""
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write the file, in training only."""
+        """Write the file, in training only.
+
+        Raises:
+            InputError: the run's directory cannot be made.
+        """
         checkpoint = find_checkpoint(trainer)
         if stage != "fit" or checkpoint is None:
             return
         path = checkpoint.run_dir(trainer) / "config.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{path.parent}: the run's directory cannot be made ({error.strerror}); "
+                "choose where with --telemetry.dir, or without telemetry with --checkpoint.dirpath"
+            ) from error
         self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
 
 
@@ -71,12 +72,17 @@ class LiquidCLI(LightningCLI):
         chosen = self.config[self.config.subcommand]
         check_telemetry(chosen.telemetry)
         path = chosen.get("ckpt_path")
+        if path is None and self.config.subcommand != "fit":
+            sys.stderr.write("liquid-train: no --ckpt_path is given, so the model is used untrained\n")
         if path and path not in ("best", "last", "hpc", "registry") and "://" not in path:
             check_checkpoint(Path(path))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what Lightning does not have."""
-        parser.add_lightning_class_args(Telemetry, "telemetry")
+        parser.callback_keys.append("telemetry")
+        parser.add_class_arguments(
+            Telemetry, "telemetry", fail_untyped=False, sub_configs=True, skip=COLLABORATORS
+        )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_argument(
             "--test_after_fit",
@@ -96,6 +102,16 @@ class LiquidCLI(LightningCLI):
         threads = self._get(self.config, "torch_threads")
         if threads > 0:
             torch.set_num_threads(threads)
+
+    def fit(self, **options: Any) -> None:
+        """Train; when that is interrupted, say how to go on."""
+        try:
+            self.trainer.fit(**options)
+        except (KeyboardInterrupt, SystemExit):
+            checkpoint = find_checkpoint(self.trainer)
+            if checkpoint is not None and checkpoint.last_path.is_file() and self.trainer.is_global_zero:
+                sys.stdout.write(f"go on with  --ckpt_path {short(checkpoint.last_path)}\n")
+            raise
 
     def after_fit(self) -> None:
         """Test the best checkpoint if asked to, and say what was reached."""
@@ -160,20 +176,14 @@ def run(args: ArgsType) -> None:
         InputError: what the user gave is wrong.
         SIGTERMException: the process was told to end.
     """
-    for message in QUIET:
-        warnings.filterwarnings("ignore", message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
+    tidy()
     cli = LiquidCLI(
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults={"logger": False, "callbacks": [GracefulStop()]},
         seed_everything_default=0,
         parser_class=Parser,
-        parser_kwargs={
-            "description": DESCRIPTION,
-            "prog": "liquid-train",
-            "formatter_class": HelpFormatter,
-        },
+        parser_kwargs={"description": DESCRIPTION, "prog": "liquid-train"},
         auto_configure_optimizers=False,
         args=args,
     )

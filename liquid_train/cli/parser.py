@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from argparse import RawDescriptionHelpFormatter
-from typing import NoReturn
+from argparse import Action, RawDescriptionHelpFormatter
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
@@ -13,15 +14,38 @@ from liquid_train.errors import InputError
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Leaves the lines of a description as they are."""
+    """Leaves the lines of a description as they are, and a hundred options out of the usage."""
+
+    def add_usage(
+        self, usage: str | None, actions: Iterable[Action], groups: Iterable[Any], prefix: str | None = None
+    ) -> None:
+        """Show the usage; of a subcommand only that it has options."""
+        actions = list(actions)
+        if len(actions) > 20:
+            usage = "%(prog)s --config FILE [--OPTION VALUE ...]"
+        super().add_usage(usage, actions, groups, prefix)
+
+    def _get_help_string(self, action: Action) -> str:
+        text = super()._get_help_string(action)
+        return text if action.option_strings else whole_sentences(text)
 
 
 class Parser(LightningArgumentParser):
     """LightningCLI's parser that raises `InputError` where argparse prints its usage and exits."""
 
+    def __init__(self, *args: Any, description: str = "", **kwargs: Any) -> None:
+        kwargs["formatter_class"] = HelpFormatter
+        super().__init__(*args, description=whole_sentences(description), **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise `message` as one line."""
-        raise InputError(one_line(message)) from ex
+        missing = "are required: " in message or '"subcommand"' in message
+        raise InputError(one_line(message) + "; see liquid-train --help" * missing) from ex
+
+
+def whole_sentences(text: str) -> str:
+    """Return `text` without a last sentence that is cut: Lightning takes one line of its docstrings."""
+    return text if text.endswith(".") else text[: text.rfind(". ") + 1] or text
 
 
 def one_line(message: str) -> str:
@@ -31,10 +55,13 @@ def one_line(message: str) -> str:
     that is not about the absence of a value is the one that helps.
     """
     message = re.sub(r'Parser key "(.+?)":\s+', r"\1: ", message)
-    listed = re.findall(r"^\s*- (.+)$", message, re.MULTILINE)
+    message = re.sub(r"a (?:<class '([\w.]+)'>|typing\.(Literal))", r"\1\2", message)
+    message = re.sub(r"Expected a dot import path string: (.+)", r"no class is called \1", message)
+    listed = re.findall(r"^\s*- (.+(?:\n {8,}.+)*)$", message, re.MULTILINE)
     reasons = [r for r in listed if "NoneType" not in r and "Does not validate" not in r]
     if not reasons:
         return " ".join(message.split())
     key = message.split(":", 1)[0]
+    reason = " ".join(reasons[-1].split())
     given = re.search(r"^\s*Given value: (?!NestedArg)(.+)$", message, re.MULTILINE)
-    return f"{key}: {reasons[-1]}" + (f", given: {given[1]}" if given else "")
+    return f"{key}: {reason}" + (f", given: {given[1]}" if given and given[1] not in reason else "")

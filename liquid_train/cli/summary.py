@@ -36,7 +36,7 @@ def summary(
 
 def _best(checkpoint: RunCheckpoint) -> str:
     if not checkpoint.best_model_path:
-        return f"none: {checkpoint.monitor} was never logged"
+        return f"none: {checkpoint.monitor} was never logged; set --checkpoint.monitor, null for the newest"
     if checkpoint.best_model_score is None:
         return f"{short(Path(checkpoint.best_model_path))} (the newest)"
     return f"{short(Path(checkpoint.best_model_path))} ({checkpoint.monitor} {float(checkpoint.best_model_score):.4f})"

@@ -22,16 +22,27 @@ FIT = [
     [
         ([], 'expected "subcommand" to be one of {fit,validate,test,predict}'),
         (["fitt"], "invalid choice: 'fitt' (choose from"),
-        (["fit"], "the following arguments are required: fit.model"),
+        (["fit"], "the following arguments are required: fit.model; see liquid-train --help"),
         (["fit", "--config", "none.yaml"], "config: File does not exist: "),
         ([*FIT, "--trainer.nope=1"], "unrecognized arguments: --trainer.nope=1"),
-        ([*FIT, "--trainer.max_epochs=abc"], "trainer.max_epochs: Expected a <class 'int'>, given: abc"),
-        ([*FIT, "--model.cell=gru"], "model: cell: Expected a typing.Literal['cfc', 'ltc']. Got value: gru"),
+        ([*FIT, "--trainer.max_epochs=abc"], "trainer.max_epochs: Expected int, given: abc"),
+        ([*FIT, "--model.cell=gru"], "model: cell: Expected Literal['cfc', 'ltc']. Got value: gru"),
         ([*FIT, "--model.nope=3"], "model: Option 'nope' is not accepted"),
         ([*FIT, "--model.units=0"], "model: units=0 must be a whole number of at least 1"),
         ([*FIT, "--model.input_size=5"], "model.input_size=5: the data has 1 channels; use the data that"),
         ([*FIT, "--data.batch_size=0"], "data.batch_size=0: must be at least 1"),
-        ([*FIT, "--data=Foo"], "data: Expected a dot import path string: Foo"),
+        ([*FIT, "--data=Foo"], "data: no class is called Foo"),
+        (
+            [*FIT, "--data=liquid_train.data.Foo"],
+            "'liquid_train.data.Foo': module 'liquid_train.data' has no attribute 'Foo'",
+        ),
+        (
+            (
+                [*FIT, "--trainer.fast_dev_run=false", "--checkpoint.dirpath=/dev/null/run/checkpoints"],
+                "/dev/null/run: the run's directory cannot be made",
+            ),
+            "/dev/null/run: the run's directory cannot be",
+        ),
         (
             [*FIT, "--data=ArchiveDataModule", "--data.dataset=BasicMotion"],
             "data.dataset=BasicMotion: not a dataset of the UCR/UEA archive, did you mean BasicMotions;",
@@ -88,7 +99,9 @@ def test_help_is_a_success_and_teaches(arguments: list[str], capsys: pytest.Capt
     shown = capsys.readouterr().out
     if arguments == ["--help"]:
         assert "\n  liquid-train fit --config configs/japanese_vowels_cfc.yaml\n" in shown
+        assert "make sure you never run on your" not in shown
     if arguments == ["fit", "--help"]:
+        assert shown.startswith("usage: liquid-train [options] fit --config FILE [--OPTION VALUE ...]\n\n")
         assert all(
             option in shown for option in ("--telemetry.enabled", "--checkpoint.monitor", "--test_after_fit")
         )

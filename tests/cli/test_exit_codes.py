@@ -44,9 +44,10 @@ def test_a_stopped_run_keeps_its_last_checkpoint(sent: signal.Signals, code: int
         last = tmp_path / "checkpoints" / "last.ckpt"
         wait_for(last, process)
         process.send_signal(sent)
-        _, error = process.communicate(timeout=120)
+        said, error = process.communicate(timeout=120)
     assert process.returncode == code
     assert "Traceback" not in error
+    assert said.endswith("go on with  --ckpt_path checkpoints/last.ckpt\n")
     assert torch.load(last, weights_only=True)["global_step"] >= 5
 
 

@@ -28,7 +28,7 @@ def test_a_checkpoint_is_tested_validated_and_used(
     best = "--ckpt_path=run/checkpoints/best.ckpt"
     assert main(["validate", *RUN, best]) == 0
     assert main(["test", *RUN, best]) == 0
-    capsys.readouterr()
+    assert "untrained" not in capsys.readouterr().err
     assert main(["predict", *RUN, best, "--checkpoint.dirpath=run/checkpoints"]) == 0
     assert capsys.readouterr().out == "predictions  run/predictions.csv\n"
     lines = (tmp_path / "run" / "predictions.csv").read_text().splitlines()
@@ -36,6 +36,11 @@ def test_a_checkpoint_is_tested_validated_and_used(
     table = np.loadtxt(lines[1:], delimiter=",")
     assert table.shape == (150, 2)
     assert np.allclose(table.sum(1), 1, atol=1e-5)
+
+
+def test_a_model_without_a_checkpoint_is_said_to_be_untrained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", *RUN]) == 0
+    assert "no --ckpt_path is given, so the model is used untrained\n" in capsys.readouterr().err
 
 
 def test_a_checkpoint_refuses_data_of_another_shape(
