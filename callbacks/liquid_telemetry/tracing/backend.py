@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-import traceback
 from pathlib import Path
-from typing import Any
 
 from opentelemetry.trace import TracerProvider
 
@@ -22,17 +19,17 @@ from liquid_telemetry.observe.records import (
     RunEnded,
     RunInfo,
     RunStarted,
-    phase_seconds,
 )
-from liquid_telemetry.signals import NAMESPACE
+from liquid_telemetry.tracing.attributes import failure_of, known, phase_durations
 from liquid_telemetry.tracing.budget import Budget, SlowBatches
 from liquid_telemetry.tracing.endpoint import exporter_factory
-from liquid_telemetry.tracing.otlp_json import SpanData, SpanEvent, Value
+from liquid_telemetry.tracing.epoch import Epoch
+from liquid_telemetry.tracing.otlp_json import SpanData, Value
 from liquid_telemetry.tracing.own import OwnSink
 from liquid_telemetry.tracing.provider import ProviderSink, global_provider
 from liquid_telemetry.tracing.resource import resource_of
 from liquid_telemetry.tracing.send import Sender
-from liquid_telemetry.tracing.sink import BatchSpan, Failure, OpenSpan, Sink
+from liquid_telemetry.tracing.sink import OpenSpan, Sink
 from liquid_telemetry.tracing.unfinished import forget_unfinished, write_unfinished
 
 
@@ -52,8 +49,8 @@ class TracingBackend:
         self._run: RunInfo | None = None
         self._root: SpanRef | None = None
         self._fit: OpenSpan | None = None
-        self._epoch: _Epoch | None = None
-        self._inner: _Epoch | None = None
+        self._epoch: Epoch | None = None
+        self._inner: Epoch | None = None
         self._last_epoch: SpanRef | None = None
         self._aborted: list[tuple[OpenSpan, int, dict[str, Value]]] = []
         self._traces: Path | None = None
@@ -109,7 +106,7 @@ class TracingBackend:
         if run.stage != "train":
             return
         if run.rank == 0 or self._traces is None:
-            attributes = _attributes(
+            attributes = known(
                 {
                     "run.id": run.run_id,
                     "model.name": run.model_name,
@@ -125,7 +122,7 @@ class TracingBackend:
         else:
             self._root = SpanRef(run.trace_id, run.root_span_id)
         self._correlation.run = self._root
-        identity = _attributes({"run.id": run.run_id, "model.name": run.model_name})
+        identity = known({"run.id": run.run_id, "model.name": run.model_name})
         self._fit = self._sink.open("fit", run.start_ns, identity, self._root)
         self._budget.used += 2
         self._sink.flush()
@@ -133,14 +130,12 @@ class TracingBackend:
 
     def _epoch_started(self, record: EpochStarted) -> None:
         name = f"{record.stage} epoch"
-        attributes = _attributes(
-            {"run.id": self._named.run_id, "stage": record.stage, "epoch.index": record.epoch}
-        )
+        attributes = known({"run.id": self._named.run_id, "stage": record.stage, "epoch.index": record.epoch})
         within = self._epoch is not None and record.stage != "train"
         if within and self._epoch is not None:
             span = self._sink.open(name, record.start_ns, attributes, self._epoch.span.ref)
             self._epoch.budget.used += 1
-            self._inner = _Epoch(span, self._epoch.budget)
+            self._inner = Epoch(span, self._epoch.budget)
             return
         expected = record.expected_batches or self._budget.limit // 2
         if self._root is None or self._budget.fits(expected + 1):
@@ -150,18 +145,18 @@ class TracingBackend:
             span = self._sink.open(name, record.start_ns, attributes, links=(self._root,))
             budget = Budget()
         budget.used += 1
-        self._epoch = _Epoch(span, budget)
+        self._epoch = Epoch(span, budget)
         self._correlation.epoch = span.ref
         self._note_unfinished()
 
-    def _open_epoch(self, stage: str) -> _Epoch | None:
+    def _open_epoch(self, stage: str) -> Epoch | None:
         return self._inner if self._inner is not None and stage != "train" else self._epoch
 
     def _batches(self, block: BatchBlock) -> None:
         epoch = self._open_epoch(block.stage)
         if epoch is None:
             return
-        kept = self._keep(block, epoch)
+        kept = epoch.choose(block, self._slow[block.stage])
         if not kept:
             return
         refs = self._sink.batches(f"{block.stage} batch", epoch.span, kept)
@@ -171,26 +166,11 @@ class TracingBackend:
             self._correlation.exemplar = Exemplar(longest / 1e9, refs[durations.index(longest)])
         self._sink.flush()
 
-    def _keep(self, block: BatchBlock, epoch: _Epoch) -> list[BatchSpan]:
-        """All batches as long as there is room, then only those that tell something."""
-        columns = (block.start_ns, block.end_ns, block.index, block.samples, block.global_step, block.loss)
-        phases = block.phase_ns or [()] * len(block)
-        spans = list(map(BatchSpan._make, zip(*columns, block.skipped, phases, strict=True)))
-        is_slow = self._slow[block.stage].is_slow
-        slow = [is_slow((end - start) / 1e9) for start, end in zip(block.start_ns, block.end_ns, strict=True)]
-        room = epoch.budget.take(len(spans))
-        telling = [span for span, slow in zip(spans[room:], slow[room:], strict=True) if slow or _tells(span)]
-        kept = spans[:room] + telling[: epoch.budget.take(len(telling), telling=True)]
-        epoch.total += len(spans)
-        epoch.recorded += len(kept)
-        return kept
-
     def _epoch_ended(self, record: EpochEnded) -> None:
         epoch = self._open_epoch(record.stage)
         if epoch is None:
             return
-        phases = phase_seconds(record.phase_ns)
-        attributes = _attributes(
+        attributes = known(
             {
                 "global_step": record.global_step,
                 "loss": record.loss,
@@ -200,7 +180,7 @@ class TracingBackend:
                 "batches.recorded": epoch.recorded,
                 "batches.kept": epoch.kept,
                 "samples.total": record.samples,
-                **{f"{_PHASE_ATTRIBUTE.get(name, name)}.duration": value for name, value in phases.items()},
+                **phase_durations(record.phase_ns),
             }
         )
         if record.complete:
@@ -215,7 +195,7 @@ class TracingBackend:
 
     def _checkpoint(self, record: CheckpointSaved) -> None:
         parent = self._epoch.span.ref if self._epoch is not None else self._last_epoch or self._root
-        attributes = _attributes(
+        attributes = known(
             {
                 "run.id": self._named.run_id,
                 "checkpoint.path": record.path,
@@ -230,19 +210,18 @@ class TracingBackend:
 
     def _ended(self, record: RunEnded) -> None:
         self._correlation.epoch = None
-        failure = _failure(record) if record.outcome == "failed" else None
+        failure = failure_of(record)
         for span, end_ns, attributes in self._aborted:
             self._sink.close(span, end_ns, attributes, failure)
         self._aborted = []
         if self._fit is not None and record.stage == "train":
-            phases = phase_seconds(record.phase_ns)
-            attributes = _attributes(
+            attributes = known(
                 {
                     "outcome": record.outcome,
                     "reason": record.reason,
                     "global_step": record.global_step,
                     "batches.total": record.batches,
-                    **{f"{_PHASE_ATTRIBUTE.get(n, n)}.duration": value for n, value in phases.items()},
+                    **phase_durations(record.phase_ns),
                 }
             )
             self._sink.close(self._fit, record.time_ns, attributes, failure)
@@ -280,37 +259,3 @@ class TracingBackend:
     def close(self) -> None:
         """Write the rest; a sender has a deadline."""
         self._sink.shutdown()
-
-
-class _Epoch:
-    """An open pass over the data of a stage, and how many of its batches have a span."""
-
-    def __init__(self, span: OpenSpan, budget: Budget) -> None:
-        self.span = span
-        self.budget = budget
-        self.total = self.recorded = 0
-
-    @property
-    def kept(self) -> str:
-        return "all" if self.recorded == self.total else "budget spent: slow, skipped and non-finite only"
-
-
-def _tells(span: BatchSpan) -> bool:
-    return span.skipped or (span.loss is not None and not math.isfinite(span.loss))
-
-
-_PHASE_ATTRIBUTE = {"data": "data_wait"}
-
-
-def _attributes(values: dict[str, Any]) -> dict[str, Value]:
-    return {NAMESPACE + name: value for name, value in values.items() if value is not None}
-
-
-def _failure(record: RunEnded) -> Failure | None:
-    error = record.error
-    if error is None:
-        return None
-    kind, message = type(error).__qualname__, str(error)[:2000]
-    stack = "".join(traceback.format_exception(error))[-16000:]
-    exception = {"exception.type": kind, "exception.message": message, "exception.stacktrace": stack}
-    return Failure(kind, message, SpanEvent("exception", record.time_ns, exception))
