@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from tiny import Tiny, TinyData, fit, samples, trainer
 from torch.nn.utils.rnn import pack_sequence
@@ -21,6 +22,7 @@ from liquid_telemetry.observe.batches import batch_size
 from liquid_telemetry.observe.clock import RunClock
 from liquid_telemetry.observe.names import Freshness, pick_accuracy, pick_loss
 from liquid_telemetry.observe.phases import BACKWARD, DATA, FORWARD, OTHER, VALIDATION, PhaseClock
+from liquid_telemetry.signals import FAILURE_REASONS, JOB_STATES
 from liquid_telemetry.testing import TickingClock
 from liquid_train.data.batch import Batch
 
@@ -238,6 +240,46 @@ class TestRegistry:
             )
             == 3
         )
+
+    def test_jobs_are_counted_over_the_runs_of_a_model(self):
+        registry = CollectorRegistry()
+
+        def shown(name, **labels):
+            return registry.get_sample_value(f"liquid_nn_training_{name}", {"model_name": "Job", **labels})
+
+        class Look(Callback):
+            def on_train_epoch_start(self, trainer, pl_module):
+                seen.append((shown("active"), shown("job_state", state="running")))
+
+        class Failing(Tiny):
+            def training_step(self, batch, batch_idx):
+                raise MemoryError("as asked")
+
+        seen = []
+        callback = Telemetry(registry=registry, model_name="Job")
+        made = fit(callback, Look(), max_epochs=1)
+        made.test(Tiny(), datamodule=TinyData(), verbose=False)
+        with pytest.raises(MemoryError):
+            fit(callback, Look(), model=Failing())
+        fit(callback, fast_dev_run=True)
+        assert seen == [(1, 1), (1, 1)]
+        assert (shown("jobs_started_total"), shown("jobs_completed_total")) == (2, 1)
+        failed = {reason: shown("jobs_failed_total", reason=reason) for reason in FAILURE_REASONS}
+        assert failed == {**dict.fromkeys(FAILURE_REASONS, 0), "out_of_memory": 1}
+        assert shown("jobs_interrupted_total", reason="user") == 0
+
+    def test_a_job_that_has_ended_is_not_active(self):
+        registry = CollectorRegistry()
+        fit(PrometheusMetrics(registry=registry))
+        states = {
+            state: registry.get_sample_value(
+                "liquid_nn_training_job_state", {"model_name": "Tiny", "state": state}
+            )
+            for state in JOB_STATES
+        }
+        assert states == {**dict.fromkeys(JOB_STATES, 0), "completed": 1}
+        assert registry.get_sample_value("liquid_nn_training_active", {"model_name": "Tiny"}) == 0
+        assert registry.get_sample_value("liquid_nn_memory_usage_bytes", {"component": "process"}) > 0
 
     def test_the_epoch_label_shows_the_current_epoch_alone(self):
         registry = CollectorRegistry()

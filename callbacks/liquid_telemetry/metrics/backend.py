@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from liquid_telemetry.metrics.embed import embed
+from liquid_telemetry.metrics.jobs import EmbeddedJob
 from liquid_telemetry.metrics.publish import Publisher
 from liquid_telemetry.metrics.store import Store
 from liquid_telemetry.observe.backend import Correlation
@@ -47,6 +48,7 @@ class PrometheusBackend:
         self._host, self._port, self._registry = host, port, registry
         self._run: RunInfo | None = None
         self._publisher: Publisher | None = None
+        self._job: EmbeddedJob | None = None
         self._store = Store("")
         self._epoch: int | None = None
         self._names: set[tuple[str, str]] = set()
@@ -56,12 +58,14 @@ class PrometheusBackend:
         self._correlation, self._faults = correlation, faults
         if run is not self._run:
             self._run, self._store, self._epoch, self._names = run, Store(run.model_name), None, set()
-            self._publisher = None
+            self._publisher = self._job = None
             if self._registry is not None:
-                embed(self._store, self._registry)
+                self._job = embed(self._store, self._registry, is_job=run.job)
             else:
                 self._publisher = Publisher(run, self._host, self._port)
             self._zero(run)
+        if self._job is not None:
+            self._job.open()
         if self._publisher is not None:
             self._publisher.open(correlation.outputs)
             self._publish(force=True)
@@ -117,6 +121,8 @@ class PrometheusBackend:
                 pass
 
     def _started(self) -> None:
+        if self._job is not None:
+            self._job.start()
         if self._publisher is not None:
             self._publisher.tell(status="running")
             self._publish(force=True)
@@ -194,7 +200,11 @@ class PrometheusBackend:
     def _ended(self, record: RunEnded) -> None:
         self._phases(record.phase_ns)
         self._publish(force=True)
-        if self._publisher is not None and self._run is not None and record.stage == self._run.stage:
+        if self._run is None or record.stage != self._run.stage:
+            return
+        if self._job is not None:
+            self._job.end(record.outcome, record.reason)
+        if self._publisher is not None:
             self._publisher.tell(
                 status=record.outcome,
                 reason=record.reason,
@@ -219,6 +229,8 @@ class PrometheusBackend:
     def close(self) -> None:
         """Hand over the last values and give up the seat."""
         self._publish(force=True)
+        if self._job is not None:
+            self._job.close()
         if self._publisher is not None:
             self._publisher.close()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
+import psutil
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from liquid_telemetry.metrics.jobs import EmbeddedJob, totals_of
 from liquid_telemetry.metrics.store import Store
 
 _embedded: WeakKeyDictionary[CollectorRegistry, Embedded] = WeakKeyDictionary()
@@ -20,10 +22,17 @@ class Embedded(Collector):
 
     def __init__(self) -> None:
         self._stores: dict[str, Store] = {}
+        self._totals: dict[str, Store] = {}
+        self._process = Store("")
 
     def show(self, store: Store) -> None:
         """Show a run, in place of an earlier one of the same model."""
         self._stores[store.model_name] = store
+
+    def job(self, store: Store) -> EmbeddedJob:
+        """The job that a run is, counted with the others of its model."""
+        model = store.model_name
+        return EmbeddedJob(store, self._totals.setdefault(model, totals_of(model)))
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: a registry asks at registration, and families appear as they get values."""
@@ -31,8 +40,9 @@ class Embedded(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Each family once, with the samples of all runs."""
+        self._process.set("memory_usage_bytes", psutil.Process().memory_info().rss, "process")
         families: dict[str, Metric] = {}
-        for store in list(self._stores.values()):
+        for store in (*list(self._stores.values()), *list(self._totals.values()), self._process):
             for family in store.collect():
                 if family.name in families:
                     families[family.name].samples = _merge(families[family.name].samples + family.samples)
@@ -51,10 +61,11 @@ def _merge(samples: list[Sample]) -> list[Sample]:
     return list(series.values())
 
 
-def embed(store: Store, registry: CollectorRegistry) -> None:
-    """Show a run's metrics in a registry."""
+def embed(store: Store, registry: CollectorRegistry, *, is_job: bool) -> EmbeddedJob | None:
+    """Show a run's metrics in a registry; returns its job if it is one."""
     collector = _embedded.get(registry)
     if collector is None:
         collector = _embedded[registry] = Embedded()
         registry.register(collector)
     collector.show(store)
+    return collector.job(store) if is_job else None
