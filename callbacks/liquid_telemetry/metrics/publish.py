@@ -127,7 +127,7 @@ class Publisher:
         return {"metrics_url": url, "spool": os.fspath(self._spool)}
 
     def _announce(self, address: ExporterAddress) -> None:
-        told = f"metrics of run {self._run.run_id} at {address.url}/metrics"
+        told = f"run {self._run.run_id} at {address.url}/metrics"
         _log.info("%s", told)
         with suppress(AttributeError, OSError, ValueError):  # a program may have no stderr, or have closed it
             sys.stderr.write(f"liquid_telemetry: {told}\n")
