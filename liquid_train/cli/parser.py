@@ -39,8 +39,8 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise `message` as one line."""
-        missing = "are required: " in message or '"subcommand"' in message
-        raise InputError(one_line(message) + "; see liquid-train --help" * missing) from ex
+        lost = re.search(r'"subcommand"|are required: \w+\.model', message)
+        raise InputError(one_line(message) + ("; see liquid-train --help" if lost else "")) from ex
 
 
 def whole_sentences(text: str) -> str:
@@ -52,7 +52,7 @@ def one_line(message: str) -> str:
     """Return what matters of one of jsonargparse's messages.
 
     Where a value fits none of several types, the message is a list with one reason for each; the last
-    that is not about the absence of a value is the one that helps.
+    that says more than the type, and not that of the absence of a value, is the one that helps.
     """
     message = re.sub(r'Parser key "(.+?)":\s+', r"\1: ", message)
     message = re.sub(r"a (?:<class '([\w.]+)'>|typing\.(Literal))", r"\1\2", message)
@@ -62,6 +62,7 @@ def one_line(message: str) -> str:
     if not reasons:
         return " ".join(message.split())
     key = message.split(":", 1)[0]
-    reason = " ".join(reasons[-1].split())
-    given = re.search(r"^\s*Given value: (?!NestedArg)(.+)$", message, re.MULTILINE)
+    told = [r for r in reasons if not r.startswith("Expected")] or reasons
+    reason = " ".join(told[-1].split())
+    given = re.search(r"^\s*Given value: (?!NestedArg|Namespace)(.+)$", message, re.MULTILINE)
     return f"{key}: {reason}" + (f", given: {given[1]}" if given and given[1] not in reason else "")

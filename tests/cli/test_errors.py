@@ -26,6 +26,10 @@ FIT = [
         (["fit", "--config", "none.yaml"], "config: File does not exist: "),
         ([*FIT, "--trainer.nope=1"], "unrecognized arguments: --trainer.nope=1"),
         ([*FIT, "--trainer.max_epochs=abc"], "trainer.max_epochs: Expected int, given: abc"),
+        (
+            [*FIT, "--trainer.logger=TensorBoardLogger"],
+            "trainer.logger: the following arguments are required: save_dir",
+        ),
         ([*FIT, "--model.cell=gru"], "model: cell: Expected Literal['cfc', 'ltc']. Got value: gru"),
         ([*FIT, "--model.nope=3"], "model: Option 'nope' is not accepted"),
         ([*FIT, "--model.units=0"], "model: units=0 must be a whole number of at least 1"),
