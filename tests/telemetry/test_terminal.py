@@ -61,3 +61,13 @@ def test_a_failure_names_its_cause_and_place() -> None:
         "error_message=no",
         "epoch=2",
     ]
+
+
+def test_the_last_epoch_is_shown_before_the_end_of_the_run() -> None:
+    epochs = [{"event": "training_epoch_completed", "epoch": epoch} for epoch in range(3)]
+    lines = show(*epochs, {"event": "training_completed", "epochs": 3}, times=(0.0, 0.1, 0.2))
+    assert [line.split()[2:] for line in lines] == [
+        ["training_epoch_completed", "epoch=0"],
+        ["training_epoch_completed", "epoch=2"],
+        ["training_completed", "epochs=3"],
+    ]

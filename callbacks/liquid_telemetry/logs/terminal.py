@@ -11,6 +11,7 @@ import structlog
 
 _EVERY = 1.0
 _POSITION = ("epoch", "batch", "loss")
+_ENDS = ("training_completed", "training_interrupted", "training_failed")
 _SHOWN = {
     "training_started": ("resumed_from", "parameters", "max_epochs", "batches_per_epoch", "world_size"),
     "training_epoch_completed": ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "duration_seconds"),
@@ -24,7 +25,7 @@ _SHOWN = {
 
 
 class Terminal:
-    """Prints events for people, if stderr is a terminal; epochs at most once a second.
+    """Prints events for people, if stderr is a terminal; epochs at most once a second, and the last.
 
     Progress bars redirect stderr while they are shown, so that lines appear above them.
 
@@ -41,17 +42,29 @@ class Terminal:
         self._print = print_line or _to_stderr
         self._now = now
         self._epoch_due = 0.0
+        self._held: Mapping[str, Any] | None = None
         self._renderer = structlog.dev.ConsoleRenderer(
             colors=is_terminal, sort_keys=False, pad_event_to=24, pad_level=False
         )
 
     def show(self, event: Mapping[str, Any]) -> None:
         """Print one event, shortened to a line."""
-        if self.enabled and self._is_wanted(event):
-            fields = {name: _short(event.get(name)) for name in _SHOWN[event["event"]]}
-            shown = {name: value for name, value in fields.items() if value is not None}
-            head = {"timestamp": event["timestamp"][11:19], "level": event["level"], "event": event["event"]}
-            self._print(self._renderer(None, "", {**head, **shown}))
+        if not self.enabled:
+            return
+        wanted = self._is_wanted(event)
+        if event["event"] == "training_epoch_completed":
+            self._held = None if wanted else event
+        elif event["event"] in _ENDS and self._held is not None:
+            self._write(self._held)
+            self._held = None
+        if wanted:
+            self._write(event)
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        fields = {name: _short(event.get(name)) for name in _SHOWN[event["event"]]}
+        shown = {name: value for name, value in fields.items() if value is not None}
+        head = {"timestamp": event["timestamp"][11:19], "level": event["level"], "event": event["event"]}
+        self._print(self._renderer(None, "", {**head, **shown}))
 
     def _is_wanted(self, event: Mapping[str, Any]) -> bool:
         name = event["event"]
