@@ -125,7 +125,9 @@ class LiquidCLI(LightningCLI):
             results = {name: value for loader in tested for name, value in loader.items()}
         telemetry = self._get(self.config_init, "telemetry")
         if self.trainer.is_global_zero and checkpoint is not None:
-            sys.stdout.write(summary(results, checkpoint, checkpoint.run_dir(self.trainer), telemetry.run))
+            run_dir = checkpoint.run_dir(self.trainer)
+            trial = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+            sys.stdout.write(summary(results, checkpoint, run_dir, telemetry.run, trial))
 
     def predict(self, **options: Any) -> None:
         """Predict, and write the predictions to the run's directory."""

@@ -10,7 +10,11 @@ from liquid_train.cli.checkpoint import RunCheckpoint
 
 
 def summary(
-    results: Mapping[str, float], checkpoint: RunCheckpoint, run_dir: Path, telemetry_run: Any
+    results: Mapping[str, float],
+    checkpoint: RunCheckpoint,
+    run_dir: Path,
+    telemetry_run: Any,
+    fast_dev_run: bool = False,
 ) -> str:
     """Return the lines: what was reached, where it is, how to look at it.
 
@@ -19,9 +23,10 @@ def summary(
         checkpoint: the keeper of the checkpoints.
         run_dir: the run's directory.
         telemetry_run: `Telemetry.run`, or None without telemetry.
+        fast_dev_run: whether this was a trial of a few batches, which keeps no checkpoints.
     """
     run_dir = short(run_dir)
-    lines = [("best checkpoint", _best(checkpoint))]
+    lines = [("best checkpoint", "none: fast_dev_run keeps none" if fast_dev_run else _best(checkpoint))]
     lines += [(name.replace("_", " "), f"{value:.4f}") for name, value in sorted(results.items())]
     lines.append(("run directory", str(run_dir)))
     if telemetry_run is not None:

@@ -52,3 +52,12 @@ def test_it_trains_tests_and_says_where_to_look(
     assert sorted(p.name for p in run.iterdir()) == ["checkpoints", "config.yaml"]
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+
+
+def test_a_trial_of_two_batches_says_that_it_keeps_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (config,) = (path for path in CONFIGS if path.stem == "japanese_vowels_cfc")
+    assert main(["fit", f"--config={config}", "--trainer.fast_dev_run=2", "--telemetry.enabled=false"]) == 0
+    assert "best checkpoint  none: fast_dev_run keeps none\n" in capsys.readouterr().out
