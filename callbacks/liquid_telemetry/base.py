@@ -60,6 +60,8 @@ class TelemetryCallback(Callback):
         self.enabled = enabled and os.environ.get(SWITCH, "").lower() not in ("0", "false", "off", "no")
         self._options = options
         self._observer: Observer | None = None
+        if not self.enabled:
+            vars(self).update(dict.fromkeys(_OFTEN))  # Lightning skips a hook that is None
 
     @property
     def run(self) -> Run | None:

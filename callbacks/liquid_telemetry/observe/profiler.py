@@ -52,7 +52,8 @@ class ProfilerTap:
             self._inner.stop(action_name)
 
     def _both(self, action_name: str) -> Context:
-        return _Both(self._inner.profile(action_name), self._sections[action_name])
+        section, theirs = self._sections[action_name], self._inner.profile(action_name)
+        return theirs if section is _IDLE else _Both(theirs, section)
 
     def __getattr__(self, name: str) -> Any:
         if name in _OWN:  # while being copied
