@@ -12,6 +12,7 @@ import weakref
 import psutil
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.profilers import PassThroughProfiler, SimpleProfiler
 from servers import eventually
@@ -225,6 +226,24 @@ def test_disabled_does_nothing(kind, monkeypatch):
     monkeypatch.setenv("LIQUID_TELEMETRY_ENABLED", "no")
     fit(kind())
     assert not runs()
+
+
+@EACH
+def test_lightning_calls_no_hook_of_a_batch_of_a_disabled_callback(kind):
+    assert kind(enabled=False).on_train_batch_start is None
+    assert kind(enabled=False).on_train_batch_end is None
+
+
+@EACH
+def test_short_hooks_hang_on_the_callback_only_while_it_fits(kind):
+    class Look(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            self.seen = "on_train_batch_end" in vars(trainer.callbacks[0])
+
+    callback, look = kind(), Look()
+    fit(callback, look)
+    assert look.seen
+    assert "on_train_batch_end" not in vars(callback)
 
 
 def test_options_of_all_callbacks_count_whichever_leads():

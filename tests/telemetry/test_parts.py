@@ -18,7 +18,7 @@ from liquid_telemetry import PrometheusMetrics, Telemetry
 from liquid_telemetry.files import LineFile, rank_name
 from liquid_telemetry.logs.render import finite, render_json, timestamp
 from liquid_telemetry.metrics.store import Histogram
-from liquid_telemetry.observe.batches import batch_size
+from liquid_telemetry.observe.batches import SampleCounter, batch_size
 from liquid_telemetry.observe.clock import RunClock
 from liquid_telemetry.observe.names import Freshness, pick_accuracy, pick_loss
 from liquid_telemetry.observe.phases import BACKWARD, DATA, FORWARD, OTHER, VALIDATION, PhaseClock
@@ -214,6 +214,22 @@ def test_a_batch_of_endless_depth_and_width():
     loop.append(loop)
     assert batch_size(loop) == 0
     assert batch_size([0] * 10_000_000) == 0
+
+
+def test_samples_of_like_and_unlike_batches():
+    batches = [
+        [torch.zeros(4, 3), torch.zeros(2)],
+        [torch.zeros(3, 3), torch.zeros(2)],
+        [],
+        {"x": torch.zeros(5, 2)},
+        (torch.tensor(1.0), torch.zeros(6)),
+        (torch.zeros(7),),
+        None,
+        torch.zeros(8, 1),
+    ]
+    counter = SampleCounter()
+    assert [counter.count(batch) for batch in batches] == [batch_size(batch) for batch in batches]
+    assert [SampleCounter(lambda _: 9).count(batch) for batch in batches] == [9] * len(batches)
 
 
 class TestRegistry:
