@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import random
 from collections import UserDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -21,7 +23,7 @@ from liquid_telemetry.metrics.store import Histogram
 from liquid_telemetry.observe.batches import SampleCounter, batch_size
 from liquid_telemetry.observe.clock import RunClock
 from liquid_telemetry.observe.names import Freshness, pick_accuracy, pick_loss
-from liquid_telemetry.observe.phases import BACKWARD, DATA, FORWARD, OTHER, VALIDATION, PhaseClock
+from liquid_telemetry.observe.phases import BACKWARD, DATA, FORWARD, OPTIMIZER, OTHER, VALIDATION, PhaseClock
 from liquid_telemetry.signals import FAILURE_REASONS, JOB_STATES
 from liquid_telemetry.testing import TickingClock
 from liquid_train.data.batch import Batch
@@ -350,6 +352,54 @@ class TestPhaseClock:
         now.advance(2)
         snapshot = phases.snapshot(now())
         assert (snapshot[DATA], snapshot[OTHER]) == (1e9, 2e9)
+
+    def test_batches_of_every_shape_add_up(self):
+        now = TickingClock(tick=1)
+        phases, marks = PhaseClock(now), random.Random(4)
+        data, step, forward = (phases.section(phase) for phase in (DATA, OPTIMIZER, FORWARD))
+        before, spent, steps = phases.snapshot(now()), [], []
+        phases.restart_batch()
+        for number in range(700):
+            with data:
+                now.advance(1e-9 * marks.randrange(9))
+            for _ in range(marks.choice([0, 1, 1, 1, 2])):
+                with step, forward:
+                    pass
+            if number % 50 == 7:
+                phases.enter(VALIDATION)
+                for _ in range(number):
+                    with data:
+                        pass
+                phases.leave()
+            if number % 90 == 11:
+                phases.snapshot(now())
+            phases.end_batch(now())
+            if number % 100 == 3:
+                spent += phases.take_batches().nanoseconds.tolist()
+            steps.append(phases.optimizer_steps)
+        rest = phases.take_batches()
+        spent += rest.nanoseconds.tolist()
+        after = phases.snapshot(now.nanoseconds)
+        assert len(spent) == 700
+        assert np.sum(spent, axis=0).tolist() == np.subtract(after, before).tolist()
+        assert sum(after) == now.nanoseconds - phases.started
+        assert rest.optimizer_steps.tolist() == steps[-len(rest.optimizer_steps) :]
+
+    def test_a_mark_that_was_interrupted_is_forgotten(self):
+        now = TickingClock(tick=1)
+        phases = PhaseClock(now)
+        phases._times.append(now())
+        phases.end_batch(now())
+        assert sum(phases.snapshot(now())) == now.nanoseconds - phases.started
+
+    def test_marks_are_few_where_no_batch_ends(self):
+        phases = PhaseClock(TickingClock(tick=1))
+        with phases.section(VALIDATION):
+            for _ in range(100_000):
+                phases.enter(DATA)
+                phases.leave()
+                phases.compact()
+        assert len(phases._times) < 5000
 
 
 def test_a_wall_clock_that_steps_moves_nothing():

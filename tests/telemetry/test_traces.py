@@ -11,10 +11,12 @@ import threading
 import warnings
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
+import numpy as np
 import pytest
 import torch
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -35,10 +37,11 @@ from liquid_telemetry import OpenTelemetrySpans, Telemetry
 from liquid_telemetry.files import LineFile
 from liquid_telemetry.observe.backend import Correlation, SpanRef
 from liquid_telemetry.observe.guard import Faults
-from liquid_telemetry.observe.records import RunEnded, RunInfo, RunStarted
+from liquid_telemetry.observe.records import BatchBlock, RunEnded, RunInfo, RunStarted
 from liquid_telemetry.testing import TickingClock
 from liquid_telemetry.tracing.backend import TracingBackend
-from liquid_telemetry.tracing.budget import SlowBatches
+from liquid_telemetry.tracing.budget import Budget, SlowBatches
+from liquid_telemetry.tracing.epoch import Epoch
 from liquid_telemetry.tracing.provider import ProviderSink
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -226,25 +229,49 @@ class TestBudget:
         run = only_run()
         (epoch,) = run.spans_named("train epoch")
         batches = run.spans_named("train batch")
-        assert [attribute(batch, "batch.index") for batch in batches[-3:]] == [1850, 1860, 1870]
-        assert math.isnan(attribute(batches[-3], "loss"))
-        assert attribute(batches[-2], "batch.skipped") is True
+        by_index = {attribute(batch, "batch.index"): batch for batch in batches}
+        assert math.isnan(attribute(by_index[1850], "loss"))
+        assert attribute(by_index[1860], "batch.skipped") is True
         assert attribute(epoch, "batches.total") == 1900
-        assert attribute(epoch, "batches.recorded") == len(batches) == 1802
-        assert attribute(epoch, "batches.kept") == "budget spent: slow, skipped and non-finite only"
+        assert attribute(epoch, "batches.recorded") == len(batches) == len(by_index)
+        assert 1797 <= len(batches) <= 1800
+        assert max(later - former for former, later in pairwise(by_index)) == 2
+        assert (
+            attribute(epoch, "batches.kept")
+            == "spread evenly over the budget, and slow, skipped and non-finite ones"
+        )
         check_nonfinite(run)
 
     def test_slow_is_far_from_the_usual(self):
         slow = SlowBatches()
-        usual = [slow.is_slow(1.0 + 0.1 * math.sin(at)) for at in range(200)]
-        assert not any(usual)
-        assert slow.is_slow(5.0)
-        assert not slow.is_slow(1.1)
+        assert not slow.among(1.0 + 0.1 * np.sin(np.arange(200))).any()
+        assert slow.among(np.array([5.0, 1.1])).tolist() == [True, False]
 
     def test_the_first_batches_are_slow_without_being_told(self):
         slow = SlowBatches()
-        assert not any(slow.is_slow(seconds) for seconds in (30.0, 5.0, *[1.0] * 60))
-        assert slow.is_slow(20.0)
+        assert not any(slow.among(np.array([seconds])).any() for seconds in (30.0, 5.0, *[1.0] * 10))
+        assert slow.among(np.array([*[1.0] * 60, 20.0])).tolist() == [False] * 60 + [True]
+
+    def test_an_epoch_of_unknown_length_is_thinned_as_it_goes_on(self):
+        kept = choose_from(Epoch(None, Budget(1000), None), blocks=64)
+        assert kept[:5] == [100] * 5
+        assert all(later <= former + 1 for former, later in pairwise(kept))
+        assert kept[-1] > 0
+        assert sum(kept) <= 900
+
+    def test_an_epoch_longer_than_the_budget_is_spread_evenly_to_its_end(self):
+        kept = choose_from(Epoch(None, Budget(1000), 5000), blocks=50)
+        assert 890 <= sum(kept) <= 900
+        assert max(kept) - min(kept) <= 1
+
+
+def choose_from(epoch, blocks):
+    """How many of each block of a hundred ordinary batches get a span."""
+    slow, numbers = SlowBatches(), np.arange(100)
+    columns = (numbers, numbers, numbers + 1000, numbers, numbers)
+    phases = np.zeros((100, 8), np.int64)
+    block = BatchBlock("train", 0, *columns, [0.5] * 100, [False] * 100, phases)
+    return [len(epoch.choose(block, slow)) for _ in range(blocks)]
 
 
 def check_nonfinite(run):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import traceback
 from pathlib import Path
@@ -135,19 +134,18 @@ class StructlogBackend:
         }
 
     def _batches(self, block: BatchBlock) -> None:
-        for at, loss in enumerate(block.loss):
-            if loss is None or math.isfinite(loss):
-                continue
+        for at in block.nonfinite:
             self._nonfinite += 1
-            if block.end_ns[at] >= self._nonfinite_due:
-                self._nonfinite_due = block.end_ns[at] + _NONFINITE_EVERY_NS
+            end_ns = int(block.end_ns[at])
+            if end_ns >= self._nonfinite_due:
+                self._nonfinite_due = end_ns + _NONFINITE_EVERY_NS
                 self._emit(
                     "training_nonfinite_loss",
-                    block.end_ns[at],
+                    end_ns,
                     epoch=block.epoch,
-                    batch=block.index[at],
-                    global_step=block.global_step[at],
-                    value=str(loss),
+                    batch=int(block.index[at]),
+                    global_step=int(block.global_step[at]),
+                    value=str(block.loss[at]),
                     count=self._nonfinite,
                 )
                 self._nonfinite = 0

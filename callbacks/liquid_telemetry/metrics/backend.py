@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -130,11 +129,9 @@ class PrometheusBackend:
     def _block(self, block: BatchBlock) -> None:
         store, stage = self._store, block.stage
         store.add("training_batches_total", len(block), stage)
-        store.add("training_samples_total", sum(block.samples), stage)
+        store.add("training_samples_total", int(block.samples.sum()), stage)
         histogram = store.histogram("training_batch_duration_seconds", stage)
-        histogram.observe_all(
-            (end - start) / 1e9 for start, end in zip(block.start_ns, block.end_ns, strict=True)
-        )
+        histogram.observe_all(block.seconds)
         if (exemplar := self._correlation.exemplar) is not None:
             histogram.attach(exemplar.seconds, exemplar.span._asdict())
             self._correlation.exemplar = None
@@ -142,15 +139,13 @@ class PrometheusBackend:
         self._losses(block)
 
     def _losses(self, block: BatchBlock) -> None:
-        losses = [loss for loss in block.loss if loss is not None]
-        if losses:
+        losses, _ = block.known_losses
+        if len(losses):
             if block.epoch != self._epoch:
                 self._epoch = block.epoch
                 self._store.clear("training_loss")
             self._store.set("training_loss", losses[-1], str(block.epoch))
-            self._store.add(
-                "training_nonfinite_losses_total", sum(not math.isfinite(loss) for loss in losses)
-            )
+            self._store.add("training_nonfinite_losses_total", len(block.nonfinite))
 
     def _progress(self, record: Progress) -> None:
         store = self._store

@@ -6,6 +6,8 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client.core import (
     CounterMetricFamily,
     Exemplar,
@@ -33,13 +35,11 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-    def observe_all(self, values: Iterable[float]) -> None:
+    def observe_all(self, values: NDArray[np.float64]) -> None:
         """Count many values."""
-        counts, bounds, total = self.counts, self.bounds, self.sum
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-            total += value
-        self.sum = total
+        buckets = np.bincount(np.searchsorted(self.bounds, values), minlength=len(self.counts))
+        self.counts = [count + more for count, more in zip(self.counts, buckets.tolist(), strict=True)]
+        self.sum += float(values.sum())
 
     def attach(self, value: float, labels: dict[str, str]) -> None:
         """Make a counted value the exemplar of its bucket."""

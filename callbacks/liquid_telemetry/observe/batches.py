@@ -31,21 +31,20 @@ class SampleCounter:
 
     def __init__(self, count: BatchSize = batch_size) -> None:
         self._count = count
-        self._is_sequence = False
+        self._sequence: Any = None
+        """list or tuple, when the batch before was one that begins with a tensor of samples."""
 
     def count(self, batch: Any) -> int:
-        """Samples in a batch; the short way is for lists and tuples that begin with a tensor of samples."""
-        if self._is_sequence and _begins_with_tensor(batch):
-            return len(batch[0])
-        samples = self._count(batch)
-        self._is_sequence = (
-            self._count is batch_size and _begins_with_tensor(batch) and len(batch[0]) == samples > 0
-        )
-        return samples
-
-
-def _begins_with_tensor(batch: Any) -> bool:
-    return type(batch) in (list, tuple) and len(batch) > 0 and type(batch[0]) is Tensor and batch[0].ndim > 0
+        """Samples in a batch."""
+        try:
+            if type(batch) is self._sequence and type(batch[0]) is Tensor and (size := batch[0].size(0)):
+                return int(size)
+        except IndexError:  # nothing in it, or a tensor without dimensions
+            pass
+        first: Any = batch[0] if type(batch) in (list, tuple) and batch else None
+        begins = type(first) is Tensor and first.ndim > 0
+        self._sequence = type(batch) if begins and self._count is batch_size else None
+        return self._count(batch)
 
 
 def _first_size(batch: Any, depth: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from liquid_telemetry.observe.batches import SampleCounter
 from liquid_telemetry.observe.loop import StageLoop
 from liquid_telemetry.observe.names import is_same, pick_accuracy, pick_loss, scalars
 from liquid_telemetry.observe.phases import VALIDATION
@@ -27,6 +28,7 @@ class EvaluationWatch:
         self._loop: StageLoop | None = None
         self._before: Mapping[str, Any] = {}
         self._timing = False
+        self._samples = SampleCounter(state.options.batch_size)
 
     def start(self, trainer: Trainer, stage: str) -> None:
         """A pass begins."""
@@ -36,8 +38,8 @@ class EvaluationWatch:
             return
         state = self._state
         self._before = scalars(trainer.callback_metrics)
-        base = trainer.global_step - state.phases.optimizer_steps
-        self._loop = StageLoop(stage, trainer.current_epoch, state.clock, state.phases, base)
+        epoch, step = trainer.current_epoch, trainer.global_step
+        self._loop = StageLoop(stage, epoch, step, state.clock, state.phases)
         start = state.clock.unix_ns(self._loop.start)
         state.dispatch.emit(EpochStarted(stage, self._loop.epoch, start, _expected(trainer, stage)))
 
@@ -48,7 +50,9 @@ class EvaluationWatch:
 
     def batch_end(self, trainer: Trainer, batch: Any, index: int) -> None:
         """A batch ended."""
-        if self._loop is not None and self._loop.end(index, self._state.options.batch_size(batch), None):
+        if self._loop is None:
+            self._state.phases.compact()
+        elif self._loop.end(index, self._samples.count(batch), None):
             self._drain(trainer, self._loop)
 
     def end(self, trainer: Trainer) -> None:
@@ -73,8 +77,9 @@ class EvaluationWatch:
 
     def _drain(self, trainer: Trainer, loop: StageLoop) -> None:
         state = self._state
-        if rows := loop.drain():
-            state.dispatch.emit(loop.block(rows, None, 1.0))
+        drained = loop.drain()
+        if drained.rows:
+            state.dispatch.emit(loop.block(drained, None, 1.0))
         state.dispatch.emit(measure(trainer, state, loop.epoch))
         state.dispatch.poll()
 

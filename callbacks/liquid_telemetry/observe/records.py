@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from liquid_telemetry.signals import PHASES
+
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -64,19 +70,39 @@ class BatchBlock:
 
     stage: str
     epoch: int
-    index: Sequence[int]
-    start_ns: Sequence[int]
-    end_ns: Sequence[int]
-    samples: Sequence[int]
-    global_step: Sequence[int]
+    index: Integers
+    start_ns: Integers
+    end_ns: Integers
+    samples: Integers
+    global_step: Integers
     loss: Sequence[float | None]
     """Unscaled by accumulation; None for skipped batches and for stages other than train."""
     skipped: Sequence[bool]
-    phase_ns: Sequence[tuple[int, ...]] = ()
+    phase_ns: Integers
     """Time of each phase since the batch before, in the order of ``PHASES``; empty for stages other than train."""
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @cached_property
+    def seconds(self) -> NDArray[np.float64]:
+        """How long each batch took."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+    @cached_property
+    def known_losses(self) -> tuple[NDArray[np.float64], Integers]:
+        """The losses that are known, and which batches they are of."""
+        if None not in self.loss:
+            return np.array(self.loss, np.float64), np.arange(len(self))
+        where = [at for at, loss in enumerate(self.loss) if loss is not None]
+        return np.array([self.loss[at] for at in where], np.float64), np.array(where, np.int64)
+
+    @cached_property
+    def nonfinite(self) -> Sequence[int]:
+        """Which batches have a loss of NaN or infinity."""
+        losses, where = self.known_losses
+        finite = np.isfinite(losses)
+        return [] if finite.all() else where[~finite].tolist()
 
 
 @dataclass(frozen=True)

@@ -91,11 +91,12 @@ class DeferredScalars:
 
 def as_vector(tensors: Sequence[Tensor]) -> Tensor:
     """One-element tensors as one vector on the device of the first; [N]."""
-    try:
-        return torch.stack([tensor.detach() for tensor in tensors]).reshape(-1)
-    except (RuntimeError, TypeError):
-        device = tensors[0].device
-        return torch.cat([tensor.detach().reshape(-1)[:1].to(device, torch.float32) for tensor in tensors])
+    with torch.no_grad():
+        try:
+            return torch.stack(tuple(tensors)).reshape(-1)
+        except (RuntimeError, TypeError):
+            device = tensors[0].device
+            return torch.cat([tensor.reshape(-1)[:1].to(device, torch.float32) for tensor in tensors])
 
 
 class HostCopy:
@@ -128,11 +129,16 @@ class CudaCopy:
     def read(self) -> Sequence[float]:
         """The numbers; waits for the event."""
         self._event.synchronize()
-        return [float(value) for value in self._host.tolist()]
+        return _floats(self._host)
 
 
 def begin_copy(vector: Tensor) -> Copy:
     """Begin to copy a vector to the host; what is not on CUDA is read at once."""
     if vector.device.type == "cuda":
         return CudaCopy(vector)
-    return HostCopy([float(value) for value in vector.tolist()])
+    return HostCopy(_floats(vector))
+
+
+def _floats(vector: Tensor) -> Sequence[float]:
+    values: list[float] = vector.tolist()
+    return values if vector.is_floating_point() else [float(value) for value in values]

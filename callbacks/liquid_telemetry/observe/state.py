@@ -50,5 +50,7 @@ class RunState:
     def count(self, block: BatchBlock) -> None:
         """Remember where training has got to."""
         self.batches += len(block)
-        self.last_epoch, self.last_batch = block.epoch, block.index[-1]
-        self.last_loss = next((loss for loss in reversed(block.loss) if loss is not None), self.last_loss)
+        self.last_epoch, self.last_batch = block.epoch, int(block.index[-1])
+        losses, _ = block.known_losses
+        if len(losses):
+            self.last_loss = float(losses[-1])

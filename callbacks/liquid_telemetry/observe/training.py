@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from liquid_telemetry.observe.batches import SampleCounter
-from liquid_telemetry.observe.loop import Row, StageLoop
+from liquid_telemetry.observe.loop import Rows, StageLoop
 from liquid_telemetry.observe.names import pick_accuracy, pick_loss
 from liquid_telemetry.observe.progress import learning_rates, measure
 from liquid_telemetry.observe.records import BatchBlock, EpochEnded, EpochStarted, GradientNorm
@@ -107,8 +107,8 @@ class TrainingWatch:
         state = self._state
         self._automatic = trainer.lightning_module.automatic_optimization
         self._scale = float(trainer.accumulate_grad_batches) if self._automatic else 1.0
-        base = trainer.global_step - state.phases.optimizer_steps
-        self._loop = loop = StageLoop("train", trainer.current_epoch, state.clock, state.phases, base)
+        epoch, step = trainer.current_epoch, trainer.global_step
+        self._loop = loop = StageLoop("train", epoch, step, state.clock, state.phases)
         expected = finite_or_none(trainer.num_training_batches)
         self._last_index = expected - 1 if expected else 0
         start = state.clock.unix_ns(loop.start)
@@ -117,7 +117,7 @@ class TrainingWatch:
 
     def _loss_in(self, outputs: Any, trainer: Trainer) -> Tensor | None:
         """The loss that the step returned, divided by the accumulation; None leaves it to the logged values."""
-        if not outputs or not isinstance(outputs, (dict, Mapping)):
+        if not outputs or not (type(outputs) is dict or isinstance(outputs, Mapping)):
             return None
         if not self._loss_found:
             self._loss_key, self._loss_found = self._find_loss(outputs, trainer), True
@@ -134,36 +134,36 @@ class TrainingWatch:
             return key or "loss"
         return None if key in trainer.callback_metrics else "loss"
 
-    def _drain(self, trainer: Trainer, loop: StageLoop, rows: list[Row]) -> None:
+    def _drain(self, trainer: Trainer, loop: StageLoop, drained: Rows) -> None:
         state, scale = self._state, self._scale
 
         def build(losses: Sequence[float] | None) -> BatchBlock:
-            block = loop.block(rows, losses, scale)
+            block = loop.block(drained, losses, scale)
             loop.count_losses(block)
             state.count(block)
             return block
 
-        if rows:
-            state.dispatch.emit_with([row[5] for row in rows if row[5] is not None], build)
+        if drained.rows:
+            state.dispatch.emit_with(drained.losses, build)
         state.dispatch.emit(measure(trainer, state, loop.epoch))
         state.dispatch.poll()
 
-    def _with_logged_loss(self, trainer: Trainer, loop: StageLoop) -> list[Row]:
+    def _with_logged_loss(self, trainer: Trainer, loop: StageLoop) -> Rows:
         """Where no step returned a loss (manual optimisation may not), the logged one stands for the last batch.
 
         Only at the end of a batch: at the end of an epoch the read would be a collective, and of the epoch's mean.
         """
-        rows = loop.drain()
-        if not rows or any(row[5] is not None for row in rows):
-            return rows
+        drained = loop.drain()
+        if not drained.rows or drained.losses:
+            return drained
         logged = self._state.step_values.take(trainer.callback_metrics)
         name = pick_loss(logged, self._state.options.loss_key)
         if name is None:
-            return rows
+            return drained
         loop.loss_is_sampled = True
-        index, start, end, samples, step, _, skipped, phases = rows[-1]
+        *rows, (index, start, end, samples, _, skipped) = drained.rows
         value = logged[name].detach() / self._scale
-        return [*rows[:-1], (index, start, end, samples, step, value, skipped, phases)]
+        return drained._replace(rows=[*rows, (index, start, end, samples, value, skipped)])
 
     def _close(self, trainer: Trainer, loop: StageLoop, complete: bool) -> None:
         loop.skip()

@@ -34,7 +34,7 @@ ATTRIBUTES: dict[str, str] = {
     "learning_rate": "Learning rate of the first parameter group.",
     "batches.total": "Batches of the epoch.",
     "batches.recorded": "Batches of the epoch that have a span.",
-    "batches.kept": "Why: all, or only slow, skipped and non-finite ones because the budget was spent.",
+    "batches.kept": "Why: all, or those spread evenly over the budget, and slow, skipped and non-finite ones.",
     "samples.total": "Samples of the epoch.",
     "data_wait.duration": "Seconds spent waiting for data.",
     "transfer.duration": "Seconds spent handing batches to the device, host time.",

@@ -135,7 +135,7 @@ class TracingBackend:
         if within and self._epoch is not None:
             span = self._sink.open(name, record.start_ns, attributes, self._epoch.span.ref)
             self._epoch.budget.used += 1
-            self._inner = Epoch(span, self._epoch.budget)
+            self._inner = Epoch(span, self._epoch.budget, record.expected_batches)
             return
         expected = record.expected_batches or self._budget.limit // 2
         if self._root is None or self._budget.fits(expected + 1):
@@ -145,7 +145,7 @@ class TracingBackend:
             span = self._sink.open(name, record.start_ns, attributes, links=(self._root,))
             budget = Budget()
         budget.used += 1
-        self._epoch = Epoch(span, budget)
+        self._epoch = Epoch(span, budget, record.expected_batches)
         self._correlation.epoch = span.ref
         self._note_unfinished()
 

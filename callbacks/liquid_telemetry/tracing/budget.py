@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 SPANS_PER_TRACE = 2000
-_WARM_UP = 16
-_SLOW = 4.0
+_WARM_UP, _WINDOW = 16, 256
+_SLOW = 6.0
 
 
 class SlowBatches:
-    """Tells slow batches by a running median and a running mean absolute deviation from it.
+    """Tells slow batches by the median of those before them and their median deviation from it.
 
-    Both move by a share of the deviation at each batch, so that neither a single outlier nor the slow first
-    batches (compilation, caches) move them far.
+    A window of the last batches: neither a single outlier nor the slow first ones (compilation, caches) move it far.
     """
 
     def __init__(self) -> None:
-        self._seen = 0
-        self._centre = 0.0
-        self._spread = 0.0
+        self._recent = np.empty(0)
 
-    def is_slow(self, seconds: float) -> bool:
-        """Whether a batch took far longer than those before it; learns from it."""
-        self._seen += 1
-        if self._seen == 1:
-            self._centre, self._spread = seconds, seconds / 4
-            return False
-        deviation = seconds - self._centre
-        slow = self._seen > _WARM_UP and deviation > _SLOW * max(self._spread, 0.05 * self._centre)
-        rate = max(0.02, 1 / self._seen)
-        bounded = max(-4 * self._spread, min(4 * self._spread, deviation))
-        self._centre += rate * bounded
-        self._spread += rate * (min(abs(deviation), 8 * self._spread) - self._spread)
-        return slow
+    def among(self, seconds: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which batches took far longer than those before them; learns from all."""
+        usual = self._recent if len(self._recent) >= _WARM_UP else seconds
+        self._recent = np.concatenate((self._recent, seconds))[-_WINDOW:]
+        if len(usual) < _WARM_UP:
+            return np.zeros(len(seconds), bool)
+        centre = np.median(usual)
+        spread = np.median(np.abs(usual - centre))
+        return np.asarray(seconds - centre > _SLOW * max(spread, 0.05 * centre))
 
 
 class Budget:
@@ -48,7 +44,12 @@ class Budget:
 
     def fits(self, spans: int) -> bool:
         """Whether that many ordinary spans fit."""
-        return self.used + spans <= self.limit * 9 // 10
+        return spans <= self.left
+
+    @property
+    def left(self) -> int:
+        """Ordinary spans left."""
+        return max(0, self.limit * 9 // 10 - self.used)
 
     def take(self, wanted: int, telling: bool = False) -> int:
         """Take spans, ordinary or telling, as many of those wanted as there are left; returns how many."""
