@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from prometheus_client.openmetrics.exposition import generate_latest
@@ -23,11 +24,13 @@ from liquid_telemetry.spool import (
     exporter_address,
     spool_dir,
     start_exporter,
-    wait_exporter,
 )
+from liquid_telemetry.spool import wait_exporter as _wait_exporter
 
 _log = logging.getLogger("liquid_telemetry")
 SNAPSHOT_EVERY = 1.0
+wait_exporter = partial(_wait_exporter, timeout=0.25)
+"""A run may be over before the exporter that it started serves: so long may its end wait to name the address."""
 
 
 class Publisher:
@@ -106,7 +109,7 @@ class Publisher:
     def close(self) -> None:
         """Give up the seat; a run that never got to train was a Tuner's.
 
-        A run may be over before the exporter that it started serves: its address is waited for, that it be told.
+        The exporter, once it serves, finds the run in the spool: nothing waits for it but the line that names it.
         """
         if self._seat is not None:
             if not self._seat.record.final:
@@ -115,7 +118,15 @@ class Publisher:
             self._seat.release()
             self._seat = None
             if self._started and self._address is None:
-                wait_exporter(self._spool)
+                self._started = False
+                self._wait()
+
+    def _wait(self) -> None:
+        wait_exporter(self._spool)
+        if self.outputs()["metrics_url"] is None:
+            _tell(
+                f"run {self._run.run_id}: the exporter starts; {self._spool / 'exporter.json'} will name it"
+            )
 
     def outputs(self) -> dict[str, str | None]:
         """Where the metrics are served, once that is known."""
@@ -127,10 +138,14 @@ class Publisher:
         return {"metrics_url": url, "spool": os.fspath(self._spool)}
 
     def _announce(self, address: ExporterAddress) -> None:
-        told = f"run {self._run.run_id} at {address.url}/metrics"
-        _log.info("%s", told)
-        with suppress(AttributeError, OSError, ValueError):  # a program may have no stderr, or have closed it
-            sys.stderr.write(f"liquid_telemetry: {told}\n")
+        _tell(f"run {self._run.run_id} at {address.url}/metrics")
         remark = address.remark(self._host, self._port)
         if remark is not None:
             _log.warning("%s", remark)
+
+
+def _tell(text: str) -> None:
+    """Say it in the log and, because that seldom shows such lines, on stderr."""
+    _log.info("%s", text)
+    with suppress(AttributeError, OSError, ValueError):  # a program may have no stderr, or have closed it
+        sys.stderr.write(f"liquid_telemetry: {text}\n")

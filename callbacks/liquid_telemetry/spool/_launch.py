@@ -26,7 +26,6 @@ _BOOTSTRAP = (
 )
 _IMPORTS = ("liquid_telemetry", "prometheus_client", "psutil")
 _ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "XDG_RUNTIME_DIR")
-_FORK_TIMEOUT = 5.0
 _MAX_ERRORS = 100_000  # bytes of tracebacks that are kept
 
 
@@ -67,8 +66,8 @@ _FIELDS = frozenset(field.name for field in fields(ExporterAddress))
 def start_exporter(spool: Path, host: str = "127.0.0.1", port: int = 9464) -> bool:
     """Start the exporter process unless one lives; return whether it was started.
 
-    It does not wait for the exporter to serve. A run takes its seat before it calls this, so that a leaving
-    exporter cannot miss it.
+    It waits neither for the exporter to serve nor for Python to start. A run takes its seat before it calls this,
+    so that a leaving exporter cannot miss it.
 
     Raises:
         OSError: The process cannot be started.
@@ -92,18 +91,20 @@ def start_exporter(spool: Path, host: str = "127.0.0.1", port: int = 9464) -> bo
             env=_environment(),
             start_new_session=True,
         )
-    try:
-        process.wait(_FORK_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        raise OSError(f"the exporter process did not start within {_FORK_TIMEOUT:.0f} s") from None
+    _starting.append(process)
     _checked[spool] = time.monotonic()
     return True
 
 
 _checked: dict[Path, float] = {}
 """When an exporter was last looked for or started: a young one has not taken its lock yet."""
+
+_starting: list[subprocess.Popen[bytes]] = []
+"""Processes that fork the exporter and end: their end is collected when the exporter is next looked for."""
+
+
+def _collect_started() -> None:
+    _starting[:] = [process for process in _starting if process.poll() is None]
 
 
 def ensure_exporter(spool: Path, host: str = "127.0.0.1", port: int = 9464, every: float = 30.0) -> bool:
@@ -112,6 +113,7 @@ def ensure_exporter(spool: Path, host: str = "127.0.0.1", port: int = 9464, ever
     Raises:
         OSError: The spool is gone, or the process cannot be started.
     """
+    _collect_started()
     now = time.monotonic()
     if now - _checked.get(spool, -every) < every:
         return False
@@ -121,6 +123,7 @@ def ensure_exporter(spool: Path, host: str = "127.0.0.1", port: int = 9464, ever
 
 def exporter_address(spool: Path) -> ExporterAddress | None:
     """Return the live exporter's address, or None when none lives or it does not serve yet."""
+    _collect_started()
     if not is_locked(spool / "exporter.lock"):
         return None
     try:
