@@ -12,7 +12,7 @@ from liquid_telemetry.observe.clock import RunClock
 from liquid_telemetry.observe.phases import PhaseClock
 from liquid_telemetry.observe.records import BatchBlock
 
-ROWS = 512
+ROWS = 1024
 DRAIN_EVERY_NS = 1_000_000_000
 
 Row = tuple[int, int, int, int, "Tensor | None", bool]

@@ -75,7 +75,8 @@ class PhaseClock:
 
     def end_batch(self, now: int) -> None:
         """A batch of training ended."""
-        self._note(_BATCH_END, now)
+        self._times.append(now)
+        self._marks.append(_BATCH_END)
 
     def _note(self, mark: int, now: int) -> None:
         self._times.append(now)
@@ -121,7 +122,7 @@ class PhaseClock:
         *batches, rest = bytes(self._marks[:count]).split(_SEPARATOR)
         del self._times[:], self._marks[:]
         self._last = int(edges[-1])
-        spent = np.diff(edges)
+        spent = edges[1:] - edges[:-1]
         if batches:
             spent = self._end_batches(batches, spent)
         shape = self._shape(rest)
@@ -134,32 +135,35 @@ class PhaseClock:
         self._since_batch += nanoseconds
 
     def _end_batches(self, batches: list[bytes], spent: Integers) -> Integers:
-        """Sums of whole batches, all of a shape at once; returns the time spent since the last of them."""
-        shapes = self._shapes_of(batches)
-        lengths = np.array([len(shape.belongs) for shape in shapes])
-        begins = np.cumsum(lengths) - lengths
-        nanoseconds = np.empty((len(batches), len(PHASES)))
-        for shape in set(shapes):
-            like = np.array([at for at, other in enumerate(shapes) if other is shape])
-            places = begins[like, None] + np.arange(len(shape.belongs))
-            nanoseconds[like] = spent[places] @ shape.belongs
+        """Sums of whole batches; returns the time spent since the last of them."""
+        count, shape = len(batches), self._shape(batches[0])
+        if shape.outer == self._outer and batches.count(batches[0]) == count:
+            used = count * len(shape.belongs)
+            nanoseconds = spent[:used].reshape(count, -1) @ shape.belongs
+            steps = self._steps + shape.steps * np.arange(1, count + 1)
+        else:
+            nanoseconds, steps, used = self._end_mixed(batches, spent)
         self._total += nanoseconds.sum(axis=0)
         nanoseconds[0] += self._since_batch
         self._since_batch[:] = 0
-        steps = self._steps + np.cumsum([shape.steps for shape in shapes])
         self._steps = int(steps[-1])
         self._batches.append(BatchPhases(nanoseconds.astype(np.int64), steps))
-        return spent[begins[-1] + lengths[-1] :]
+        return spent[used:]
 
-    def _shapes_of(self, batches: list[bytes]) -> list[_Shape]:
-        first = self._shape(batches[0])
-        if first.outer == self._outer and batches.count(batches[0]) == len(batches):
-            return [first] * len(batches)
+    def _end_mixed(self, batches: list[bytes], spent: Integers) -> tuple[NDArray[np.float64], Integers, int]:
+        """Batches of several shapes, all of a shape at once."""
         shapes = []
         for marks in batches:
             shapes.append(shape := self._shape(marks))
             self._outer = shape.outer
-        return shapes
+        lengths = np.array([len(shape.belongs) for shape in shapes])
+        ends = np.cumsum(lengths)
+        nanoseconds = np.empty((len(batches), len(PHASES)))
+        for shape in set(shapes):
+            like = np.array([at for at, other in enumerate(shapes) if other is shape])
+            places = (ends - lengths)[like, None] + np.arange(len(shape.belongs))
+            nanoseconds[like] = spent[places] @ shape.belongs
+        return nanoseconds, self._steps + np.cumsum([shape.steps for shape in shapes]), int(ends[-1])
 
     def _shape(self, marks: bytes) -> _Shape:
         key = self._outer, marks

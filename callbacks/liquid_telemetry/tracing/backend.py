@@ -159,11 +159,12 @@ class TracingBackend:
         kept = epoch.choose(block, self._slow[block.stage])
         if not kept:
             return
-        refs = self._sink.batches(f"{block.stage} batch", epoch.span, kept)
-        if refs:
+        ids = self._sink.batches(f"{block.stage} batch", epoch.span, kept)
+        if ids:
             durations = [span.end_ns - span.start_ns for span in kept]
             longest = max(durations)
-            self._correlation.exemplar = Exemplar(longest / 1e9, refs[durations.index(longest)])
+            span_id = ids[durations.index(longest)]
+            self._correlation.exemplar = Exemplar(longest / 1e9, SpanRef(epoch.span.ref.trace_id, span_id))
         self._sink.flush()
 
     def _epoch_ended(self, record: EpochEnded) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import product
 from math import isfinite
 
 from liquid_telemetry.observe.backend import SpanRef
@@ -56,21 +58,22 @@ class BatchTemplate:
         ).replace("%", "%%")
         for word, place in (("SPAN", "%s"), ("START", "%d"), ("END", "%d")):
             self._head = self._head.replace(f'"{word}"', f'"{place}"')
-        self._templates: dict[tuple[bool, bool, bool], str] = {}
+        shapes = product((False, True), repeat=3)
+        self._templates = {shape: self._template(*shape) for shape in shapes}
 
-    def fill(self, span_id: str, batch: BatchSpan) -> str:
-        """The JSON of one span."""
-        start, end, index, samples, step, loss, skipped, phase_ns = batch
-        shape = (loss is None, skipped, not phase_ns)
-        template = self._templates.get(shape)
-        if template is None:
-            template = self._templates[shape] = self._template(*shape)
-        if end < start:
-            end = start
-        if loss is None:
-            return template % (span_id, start, end, index, samples, step, *phase_ns[:PHASES])
-        number = repr(loss) if isfinite(loss) else json.dumps(encode_value(loss)["doubleValue"])
-        return template % (span_id, start, end, index, samples, step, number, *phase_ns[:PHASES])
+    def fill(self, span_ids: Sequence[str], batches: Sequence[BatchSpan]) -> str:
+        """The JSON of spans, with commas between them: many in one go cost half as much as one by one."""
+        templates: list[str] = []
+        values: list[str | int | float] = []
+        for span_id, (start, end, index, samples, step, loss, skipped, phase_ns) in zip(
+            span_ids, batches, strict=True
+        ):
+            templates.append(self._templates[loss is None, skipped, not phase_ns])
+            values += (span_id, start, max(start, end), index, samples, step)
+            if loss is not None:
+                values.append(loss if isfinite(loss) else json.dumps(encode_value(loss)["doubleValue"]))
+            values += phase_ns[:PHASES]
+        return ",".join(templates) % tuple(values)
 
     def _template(self, no_loss: bool, skipped: bool, no_phases: bool) -> str:
         parts = [_attribute(name, '{"intValue":"%d"}') for name in _COMMON]

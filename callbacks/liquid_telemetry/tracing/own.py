@@ -15,7 +15,8 @@ from liquid_telemetry.tracing.otlp_json import ERROR, Attributes, LineEncoder, S
 from liquid_telemetry.tracing.send import Sender
 from liquid_telemetry.tracing.sink import BatchSpan, Failure, OpenSpan
 
-_FLUSH_AT = 512
+_LINE = 64
+"""Batches in one go: their text stays small enough for the allocator to use the same memory again."""
 
 
 class OwnSink:
@@ -71,17 +72,23 @@ class OwnSink:
         )
         self._buffer.append(json.dumps(encode_span(data), separators=(",", ":")))
 
-    def batches(self, name: str, epoch: OpenSpan, batches: Sequence[BatchSpan]) -> list[SpanRef]:
-        """Record batches of an epoch as its children."""
+    def batches(self, name: str, epoch: OpenSpan, batches: Sequence[BatchSpan]) -> Sequence[str]:
+        """Record batches of an epoch as its children; their ids."""
         if self._template is None or self._template[0] != epoch.ref:
             self._template = epoch.ref, BatchTemplate(name, epoch.ref, epoch.attributes)
-        fill = self._template[1].fill
         ids = os.urandom(8 * len(batches)).hex()
         span_ids = [ids[at : at + 16] for at in range(0, len(ids), 16)]
-        self._buffer += [fill(span_id, batch) for span_id, batch in zip(span_ids, batches, strict=True)]
-        if len(self._buffer) >= _FLUSH_AT:
+        for at in range(0, len(batches), _LINE):
+            self._buffer += self._encoded(span_ids[at : at + _LINE], batches[at : at + _LINE])
             self.flush()
-        return [SpanRef(epoch.ref.trace_id, span_id) for span_id in span_ids]
+        return span_ids
+
+    def _encoded(self, span_ids: Sequence[str], batches: Sequence[BatchSpan]) -> list[str]:
+        assert self._template is not None
+        fill = self._template[1].fill
+        if self._sender is None:
+            return [fill(span_ids, batches)]
+        return [fill([span_id], [batch]) for span_id, batch in zip(span_ids, batches, strict=True)]
 
     def flush(self) -> None:
         """Write what has been recorded; hand it to the sender."""

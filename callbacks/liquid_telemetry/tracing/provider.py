@@ -60,10 +60,10 @@ class ProviderSink:
             native.set_status(Status(StatusCode.ERROR, failure.message))
         native.end(max(span.start_ns, end_ns))
 
-    def batches(self, name: str, epoch: OpenSpan, batches: Sequence[BatchSpan]) -> list[SpanRef]:
-        """Record batches of an epoch as its children; [] where the provider does not sample them."""
+    def batches(self, name: str, epoch: OpenSpan, batches: Sequence[BatchSpan]) -> Sequence[str]:
+        """Record batches of an epoch as its children; their ids, none where the provider does not sample them."""
         context = self._parent(epoch.ref)
-        refs = []
+        ids = []
         for batch in batches:
             attributes = {**epoch.attributes, **batch_attributes(batch)}
             span = self._tracer.start_span(
@@ -71,8 +71,8 @@ class ProviderSink:
             )
             span.end(max(batch.start_ns, batch.end_ns))
             if span.get_span_context().trace_flags.sampled:
-                refs.append(_ref(span))
-        return refs if len(refs) == len(batches) else []
+                ids.append(_ref(span).span_id)
+        return ids if len(ids) == len(batches) else []
 
     @staticmethod
     def _parent(parent: SpanRef | None) -> Any:

@@ -65,8 +65,8 @@ class Sink(Protocol):
     ) -> None:
         """End a span."""
 
-    def batches(self, name: str, epoch: OpenSpan, batches: Sequence[BatchSpan]) -> list[SpanRef]:
-        """Record batches of an epoch as its children."""
+    def batches(self, name: str, epoch: OpenSpan, batches: Sequence[BatchSpan]) -> Sequence[str]:
+        """Record batches of an epoch as its children; their ids, none where they are not sampled."""
 
     def flush(self) -> None:
         """Write what has been recorded."""
