@@ -1,4 +1,7 @@
-"""The callbacks that people add to their Trainer."""
+"""The callbacks that people add to their Trainer.
+
+A backend, and the library it is made with, is imported when a run of its callback is set up.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from liquid_telemetry.base import TelemetryCallback
-from liquid_telemetry.logs.backend import StructlogBackend
-from liquid_telemetry.metrics.backend import PrometheusBackend
 from liquid_telemetry.observe.backend import Backend
 from liquid_telemetry.observe.clock import Clock
 from liquid_telemetry.observe.run import ObserverOptions
-from liquid_telemetry.tracing.backend import TracingBackend
-from liquid_telemetry.tracing.endpoint import exporter_factory
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -34,6 +33,7 @@ class PrometheusMetrics(TelemetryCallback):
         loss_key: Name of the training loss in the step's output or among the logged values.
         accuracy_key: Name of the accuracy among the logged values.
         gradient_norm: Export the gradient norm, measured once a second.
+        device_phases: Export how long the GPU works on each phase, measured for one batch in ten.
         registry: Show the metrics there instead of serving them; the fate of the job is not watched then.
         clock: Monotonic nanoseconds, for tests.
     """
@@ -48,6 +48,7 @@ class PrometheusMetrics(TelemetryCallback):
         loss_key: str | None = None,
         accuracy_key: str | None = None,
         gradient_norm: bool = False,
+        device_phases: bool = False,
         *,
         registry: CollectorRegistry | None = None,
         clock: Clock | None = None,
@@ -60,13 +61,14 @@ class PrometheusMetrics(TelemetryCallback):
                 loss_key=loss_key,
                 accuracy_key=accuracy_key,
                 gradient_norm=gradient_norm,
+                device_phases=device_phases,
                 clock=clock,
             ),
         )
         self._host, self._port, self._registry = host, _check_port(port), registry
 
     def _backends(self) -> Sequence[Backend]:
-        return [PrometheusBackend(self._host, self._port, self._registry)]
+        return [_metrics(self._host, self._port, self._registry)]
 
 
 class OpenTelemetrySpans(TelemetryCallback):
@@ -106,7 +108,7 @@ class OpenTelemetrySpans(TelemetryCallback):
         self._endpoint, self._provider = _check_endpoint(otlp_endpoint, enabled), tracer_provider
 
     def _backends(self) -> Sequence[Backend]:
-        return [TracingBackend(self._provider, self._endpoint)]
+        return [_traces(self._provider, self._endpoint)]
 
 
 class StructlogEvents(TelemetryCallback):
@@ -142,7 +144,7 @@ class StructlogEvents(TelemetryCallback):
         self._console, self._logger = console, logger
 
     def _backends(self) -> Sequence[Backend]:
-        return [StructlogBackend(self._logger, self._console)]
+        return [_events(self._logger, self._console)]
 
 
 class Telemetry(TelemetryCallback):
@@ -162,6 +164,7 @@ class Telemetry(TelemetryCallback):
         events: Whether to write the event log.
         console: Print readable events when stderr is a terminal.
         gradient_norm: Export the gradient norm, measured once a second.
+        device_phases: Export how long the GPU works on each phase, measured for one batch in ten.
         registry: Show the metrics there instead of serving them.
         tracer_provider: The provider to make spans with.
         logger: A structlog logger that gets every event too.
@@ -183,6 +186,7 @@ class Telemetry(TelemetryCallback):
         events: bool = True,
         console: bool = True,
         gradient_norm: bool = False,
+        device_phases: bool = False,
         *,
         registry: CollectorRegistry | None = None,
         tracer_provider: TracerProvider | None = None,
@@ -197,6 +201,7 @@ class Telemetry(TelemetryCallback):
                 loss_key=loss_key,
                 accuracy_key=accuracy_key,
                 gradient_norm=gradient_norm,
+                device_phases=device_phases,
                 clock=clock,
             ),
         )
@@ -209,12 +214,30 @@ class Telemetry(TelemetryCallback):
         metrics, traces, events = self._signals
         backends: list[Backend] = []
         if metrics:
-            backends.append(PrometheusBackend(self._host, self._port, self._registry))
+            backends.append(_metrics(self._host, self._port, self._registry))
         if traces:
-            backends.append(TracingBackend(self._provider, self._endpoint))
+            backends.append(_traces(self._provider, self._endpoint))
         if events:
-            backends.append(StructlogBackend(self._logger, self._console))
+            backends.append(_events(self._logger, self._console))
         return backends
+
+
+def _metrics(host: str, port: int, registry: CollectorRegistry | None) -> Backend:
+    from liquid_telemetry.metrics.backend import PrometheusBackend
+
+    return PrometheusBackend(host, port, registry)
+
+
+def _traces(provider: TracerProvider | None, endpoint: str | None) -> Backend:
+    from liquid_telemetry.tracing.backend import TracingBackend
+
+    return TracingBackend(provider, endpoint)
+
+
+def _events(logger: Any, console: bool) -> Backend:
+    from liquid_telemetry.logs.backend import StructlogBackend
+
+    return StructlogBackend(logger, console)
 
 
 def _check_port(port: int) -> int:
@@ -228,5 +251,7 @@ def _check_endpoint(endpoint: str | None, enabled: bool) -> str | None:
     if endpoint is not None and enabled:
         if not endpoint.startswith(("http://", "https://")):
             raise ValueError(f"otlp_endpoint={endpoint!r}: must be a URL such as 'http://localhost:4318'")
-        exporter_factory(endpoint, os.environ)
+        from liquid_telemetry.tracing.endpoint import find_destination
+
+        find_destination(endpoint, os.environ)
     return endpoint

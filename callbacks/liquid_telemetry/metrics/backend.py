@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry
+import numpy as np
 
-from liquid_telemetry.metrics.embed import embed
+from liquid_telemetry import __version__
 from liquid_telemetry.metrics.jobs import EmbeddedJob
 from liquid_telemetry.metrics.publish import Publisher
 from liquid_telemetry.metrics.store import Store
@@ -16,6 +16,7 @@ from liquid_telemetry.observe.guard import Faults
 from liquid_telemetry.observe.records import (
     BatchBlock,
     CheckpointSaved,
+    DevicePhases,
     EpochEnded,
     EpochStarted,
     GradientNorm,
@@ -27,6 +28,9 @@ from liquid_telemetry.observe.records import (
     phase_seconds,
 )
 from liquid_telemetry.signals import PHASES
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 _MAX_NAMES = 100
 _DATASETS = {"train": "train", "validation": "val", "test": "test"}
@@ -59,6 +63,8 @@ class PrometheusBackend:
             self._run, self._store, self._epoch, self._names = run, Store(run.model_name), None, set()
             self._publisher = self._job = None
             if self._registry is not None:
+                from liquid_telemetry.metrics.embed import embed
+
                 self._job = embed(self._store, self._registry, is_job=run.job)
             else:
                 self._publisher = Publisher(run, self._host, self._port)
@@ -90,8 +96,7 @@ class PrometheusBackend:
 
     @staticmethod
     def _info(run: RunInfo) -> tuple[str, ...]:
-        packages = ("liquid-train", "lightning", "torch")
-        versions = [_version(package) for package in packages]
+        versions = (__version__, _version("lightning", "pytorch_lightning"), _version("torch"))
         return (run.run_id, *versions, run.strategy, run.accelerator, str(run.world_size))
 
     def handle(self, record: Record) -> None:
@@ -112,6 +117,10 @@ class PrometheusBackend:
                 self._checkpoint(record)
             case GradientNorm():
                 self._store.set("training_gradient_norm", record.value)
+            case DevicePhases():
+                for phase, seconds in record.seconds.items():
+                    histogram = self._store.histogram("training_device_phase_duration_seconds", phase)
+                    histogram.observe_all(np.array(seconds))
             case RunStarted():
                 self._started()
             case RunEnded():
@@ -230,8 +239,7 @@ class PrometheusBackend:
             self._publisher.close()
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+def _version(*modules: str) -> str:
+    """Of the first that is loaded: an installed package's metadata takes a millisecond to read."""
+    loaded = (sys.modules.get(name) for name in modules)
+    return next((str(module.__version__) for module in loaded if module is not None), "")

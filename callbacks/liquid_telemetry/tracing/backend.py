@@ -22,7 +22,7 @@ from liquid_telemetry.observe.records import (
 )
 from liquid_telemetry.tracing.attributes import failure_of, known, phase_durations
 from liquid_telemetry.tracing.budget import Budget, SlowBatches
-from liquid_telemetry.tracing.endpoint import exporter_factory
+from liquid_telemetry.tracing.endpoint import find_destination
 from liquid_telemetry.tracing.epoch import Epoch
 from liquid_telemetry.tracing.otlp_json import SpanData, Value
 from liquid_telemetry.tracing.own import OwnSink
@@ -70,13 +70,12 @@ class TracingBackend:
         self._traces = None if provider else run.dir / rank_name("traces", run.rank)
 
     def _own_sink(self, run: RunInfo, faults: Faults) -> OwnSink:
-        sender = None
+        file, sender = run.dir / rank_name("traces", run.rank), None
         with faults.guard("tracing"):
-            factory = exporter_factory(self._endpoint, os.environ)
-            sender = Sender(factory, self._resource, faults) if factory is not None else None
-        return OwnSink(
-            LineFile(run.dir / rank_name("traces", run.rank)), self._resource, run.trace_id, sender
-        )
+            destination = find_destination(self._endpoint, os.environ)
+            if destination is not None:
+                sender = Sender(destination, self._resource, faults, file)
+        return OwnSink(LineFile(file), self._resource, run.trace_id, sender)
 
     def handle(self, record: Record) -> None:
         """Open, close or write the spans that the record concerns."""

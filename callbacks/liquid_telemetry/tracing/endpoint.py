@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from liquid_telemetry.tracing.send import INSTALL
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter
-
+INSTALL = "pip install 'liquid-train[otlp]'"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PACKAGES = {
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http",
     "grpc": "opentelemetry.exporter.otlp.proto.grpc",
 }
+_DEFAULTS = {"http/protobuf": "http://localhost:4318", "grpc": "http://localhost:4317"}
 
 
 class OtlpError(ValueError):
     """An OTLP setting that cannot be followed; the message says which, why and what to do."""
 
 
-def exporter_factory(
-    endpoint: str | None, environment: Mapping[str, str]
-) -> Callable[[], SpanExporter] | None:
-    """How to build the SDK's exporter; None when nothing asks for sending.
+@dataclass(frozen=True)
+class Destination:
+    """A collector.
+
+    Args:
+        url: As it was given, for people; the SDK's default where the variables name none.
+        protocol: ``http/protobuf`` or ``grpc``.
+        endpoint: Base URL by option; None leaves it to the SDK, which reads the variables.
+    """
+
+    url: str
+    protocol: str
+    endpoint: str | None = None
+
+    def build(self) -> Any:
+        """The SDK's exporter; imports the SDK."""
+        return _build(self.protocol, self.endpoint)
+
+
+def find_destination(endpoint: str | None, environment: Mapping[str, str]) -> Destination | None:
+    """Where to send spans; None when nothing asks for sending.
 
     Args:
         endpoint: Base URL, as ``http://localhost:4318``; the path ``/v1/traces`` is added for HTTP.
@@ -45,7 +60,8 @@ def exporter_factory(
         )
     if not _installed(package):
         raise OtlpError(f"sending traces by {protocol} needs the OpenTelemetry SDK and exporter: {INSTALL}")
-    return lambda: _build(protocol, endpoint)
+    named = next((environment[name] for name in _ENDPOINTS if environment.get(name)), _DEFAULTS[protocol])
+    return Destination(endpoint or named, protocol, endpoint)
 
 
 def _asked_by(environment: Mapping[str, str]) -> bool:

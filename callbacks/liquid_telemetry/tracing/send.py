@@ -1,140 +1,168 @@
-"""Sending spans to a collector: in a thread of its own, bounded, never waited for longer than a deadline."""
+"""Sending spans to a collector: in a thread of its own, bounded, waited for no longer than its patience lasts."""
 
 from __future__ import annotations
 
-import json
+import logging
+import os
 import queue
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from liquid_telemetry import __version__
 from liquid_telemetry.observe.guard import Faults
-from liquid_telemetry.signals import TRACER
+from liquid_telemetry.tracing.collector import Collector, Overheard, collector_at
+from liquid_telemetry.tracing.convert import converter
+from liquid_telemetry.tracing.endpoint import Destination
 from liquid_telemetry.tracing.otlp_json import Attributes
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import SpanExporter
 
-INSTALL = "pip install 'liquid-train[otlp]'"
-CLOSE_DEADLINE = 2.0
-_QUEUE = 64
-_BACK_OFF = (1.0, 60.0)
+_log = logging.getLogger("liquid_telemetry")
+_QUEUE = 512
+_AT_ONCE = 1024
+_REASON_CHARACTERS = 300
 
 
 class Sender:
-    """Hands spans to an OpenTelemetry SDK exporter.
-
-    While the collector cannot be reached, spans are dropped and counted; it is tried again after a pause that
-    doubles up to a minute, so that neither time nor log lines are spent on it.
+    """Hands spans to an OpenTelemetry SDK exporter; what a collector does not take is dropped, counted and told.
 
     Args:
-        make_exporter: Called in the thread: building an exporter may take long.
+        destination: Builds the exporter, in the thread: that may take long.
         resource: Resource attributes.
         faults: Where drops are counted.
+        file: Where the spans are as well.
+        collector: What is known of it.
     """
 
     def __init__(
-        self, make_exporter: Callable[[], SpanExporter], resource: Attributes, faults: Faults
+        self,
+        destination: Destination,
+        resource: Attributes,
+        faults: Faults,
+        file: Path,
+        collector: Collector | None = None,
     ) -> None:
-        self._make_exporter = make_exporter
+        self._destination = destination
         self._resource = resource
         self._faults = faults
+        self._file = file
+        self._collector = collector or collector_at(destination)
         self._queue: queue.Queue[Sequence[str] | None] = queue.Queue(_QUEUE)
-        self._put = self._settled = 0
-        """Spans taken, and of those the sent and the dropped: each written by one thread."""
+        self._lock = threading.Lock()
+        self._offered = self._settled = self._lost = 0
+        self._is_last = self._closing = self._given_up = False
+        self._overheard = Overheard()
         self._thread = threading.Thread(target=self._run, name="liquid-telemetry-otlp", daemon=True)
         self._thread.start()
 
     def put(self, spans: Sequence[str]) -> None:
         """Queue encoded spans; drop them when the queue is full."""
+        self._offered += len(spans)
         try:
             self._queue.put_nowait(spans)
-            self._put += len(spans)
         except queue.Full:
-            self._faults.drop("tracing", "queue_full", len(spans))
+            self._settle(len(spans), "queue_full")
 
     def close(self) -> None:
-        """Send the rest, for at most ``CLOSE_DEADLINE`` seconds."""
-        deadline = time.monotonic() + CLOSE_DEADLINE
-        with suppress(queue.Full):
-            self._queue.put(None, timeout=CLOSE_DEADLINE / 2)
-        self._thread.join(max(0.0, deadline - time.monotonic()))
+        """Send the rest while the collector's patience lasts, and tell what was lost."""
+        now, collector = self._collector.now, self._collector
+        start, self._closing = now(), True
+        self._join(start + collector.patience)
+        with self._lock:
+            self._given_up = True
+        missing = self._offered - self._settled
+        if missing:
+            self._drop(missing, "deadline" if self._thread.is_alive() else "no_exporter")
+            collector.failed()
+            with suppress(queue.Full):
+                self._queue.put_nowait(None)  # wakes a thread that has just found the queue empty
+        if collector.is_failing:
+            collector.waited_in_vain(now() - start)
+        if self._lost:
+            self._tell()
+
+    def _join(self, deadline: float) -> None:
+        now = self._collector.now
         if self._thread.is_alive():
-            self._faults.drop("tracing", "deadline", self._put - self._settled)
+            with suppress(queue.Full):
+                self._queue.put(None, timeout=max(0.0, deadline - now()))
+            self._thread.join(max(0.0, deadline - now()))
+
+    def _tell(self) -> None:
+        _log.warning(
+            "tracing: %d of %d spans did not reach %s; they are in %s%s",
+            self._lost,
+            self._offered,
+            self._destination.url,
+            os.fspath(self._file),
+            self._why,
+        )
+
+    @property
+    def _why(self) -> str:
+        said = self._overheard.said[:_REASON_CHARACTERS]
+        return f" ({said})" if said else ""
 
     def _run(self) -> None:
-        with self._faults.guard("tracing"):
-            exporter = self._make_exporter()
-            convert = _converter(self._resource)
-            pause, retry_at = _BACK_OFF[0], 0.0
-            while (spans := self._queue.get()) is not None:
-                if time.monotonic() < retry_at:
-                    self._faults.drop("tracing", "collector_unreachable", len(spans))
-                elif self._export(exporter, [convert(json.loads(span)) for span in spans]):
-                    pause = _BACK_OFF[0]
-                else:
-                    self._faults.drop("tracing", "collector_unreachable", len(spans))
-                    retry_at, pause = time.monotonic() + pause, min(2 * pause, _BACK_OFF[1])
-                self._settled += len(spans)
-            exporter.shutdown()
+        with self._faults.guard("tracing"), self._overheard.listening():
+            exporter: Any = None
+            while spans := self._next():
+                if self._collector.is_left_alone:
+                    self._settle(len(spans), "collector_unreachable")
+                    continue
+                if exporter is None:
+                    exporter, convert = self._destination.build(), converter(self._resource)
+                self._send(exporter, [convert(span) for span in spans])
+            if exporter is not None:
+                exporter.shutdown()
 
-    def _export(self, exporter: SpanExporter, spans: Sequence[ReadableSpan]) -> bool:
+    def _next(self) -> list[str]:
+        """All that waits, up to what one request should hold: a slow collector is asked seldom. [] at the end."""
+        spans: list[str] = []
+        while len(spans) < _AT_ONCE and not (self._is_last or self._given_up):
+            try:
+                more = self._queue.get(block=not spans)
+            except queue.Empty:
+                break
+            if more is None:
+                self._is_last = True
+            else:
+                spans += more
+        return spans
+
+    def _send(self, exporter: Any, spans: Sequence[ReadableSpan]) -> None:
+        if self._export(exporter, spans):
+            self._collector.answered()
+            self._overheard.said = ""
+            self._settle(len(spans))
+        else:
+            if not (self._collector.is_failing or self._closing):
+                _log.warning(
+                    "tracing: %s takes no spans, and is tried again%s", self._destination.url, self._why
+                )
+            self._collector.failed()
+            self._settle(len(spans), "collector_unreachable")
+
+    def _export(self, exporter: Any, spans: Sequence[ReadableSpan]) -> bool:
         from opentelemetry.sdk.trace.export import SpanExportResult
 
         try:
-            return exporter.export(spans) is SpanExportResult.SUCCESS
+            return bool(exporter.export(spans) is SpanExportResult.SUCCESS)
         except Exception as error:
             self._faults.report("tracing", error)
             return False
 
+    def _settle(self, count: int, lost_by: str | None = None) -> None:
+        """Spans have been sent, or lost. What happens after the end is no longer counted: it has been, as lost."""
+        with self._lock:
+            if not self._given_up:
+                self._settled += count
+                if lost_by is not None:
+                    self._drop(count, lost_by)
 
-def _converter(resource: Attributes) -> Callable[[Mapping[str, Any]], ReadableSpan]:
-    """Turns decoded OTLP JSON into the SDK's finished spans."""
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import Event, ReadableSpan
-    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-    from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-
-    sdk_resource = Resource(dict(resource))
-    scope = InstrumentationScope(TRACER, __version__)
-
-    def context(trace_id: str, span_id: str) -> SpanContext:
-        return SpanContext(int(trace_id, 16), int(span_id, 16), False, TraceFlags(TraceFlags.SAMPLED))
-
-    def convert(span: Mapping[str, Any]) -> ReadableSpan:
-        own = context(span["traceId"], span["spanId"])
-        parent = context(span["traceId"], span["parentSpanId"]) if "parentSpanId" in span else None
-        status = span["status"]
-        code = StatusCode(status.get("code", 0))
-        return ReadableSpan(
-            name=span["name"],
-            context=own,
-            parent=parent,
-            resource=sdk_resource,
-            attributes=_decode(span["attributes"]),
-            events=[
-                Event(event["name"], _decode(event["attributes"]), int(event["timeUnixNano"]))
-                for event in span.get("events", ())
-            ],
-            links=[Link(context(link["traceId"], link["spanId"])) for link in span.get("links", ())],
-            kind=SpanKind.INTERNAL,
-            status=Status(code, status.get("message") if code is StatusCode.ERROR else None),
-            start_time=int(span["startTimeUnixNano"]),
-            end_time=int(span["endTimeUnixNano"]),
-            instrumentation_scope=scope,
-        )
-
-    return convert
-
-
-def _decode(attributes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {item["key"]: _decode_value(item["value"]) for item in attributes}
-
-
-def _decode_value(value: Mapping[str, Any]) -> Any:
-    kind, content = next(iter(value.items()))
-    return {"intValue": int, "doubleValue": float}.get(kind, lambda same: same)(content)
+    def _drop(self, count: int, reason: str) -> None:
+        self._lost += count
+        self._faults.drop("tracing", reason, count)
