@@ -10,10 +10,12 @@ from types import SimpleNamespace
 import pytest
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from stream import Stream
 from tiny import Tiny, TinyData, fit, only_run, runs, workplace
 
 from liquid_telemetry import Telemetry
-from liquid_telemetry.observe import progress
+from liquid_telemetry.observe import observer, progress
+from liquid_telemetry.observe.device import DeviceClock
 from liquid_telemetry.signals import ATTRIBUTES, EVENTS, METRICS, NAMESPACE, PREFIX, SPANS
 from liquid_telemetry.signals._events import COMMON_FIELDS
 
@@ -48,7 +50,9 @@ def emitted(tmp_path_factory):
         warnings.simplefilter("ignore")
         patch.setattr(progress, "cuda_bytes", lambda: {"cuda_allocated": 1, "cuda_reserved": 2})
         keep = ModelCheckpoint("kept", filename="{step}", save_top_k=-1)
-        made = fit(Telemetry(gradient_norm=True), keep, model=Eventful(), enable_checkpointing=True)
+        patch.setattr(observer, "device_clock", lambda device: DeviceClock(Stream().event, every=1))
+        telemetry = Telemetry(gradient_norm=True, device_phases=True)
+        made = fit(telemetry, keep, model=Eventful(), enable_checkpointing=True)
         for stage in ("validate", "test", "predict"):
             getattr(made, stage)(Tiny(), datamodule=TinyData())
         fit(Telemetry(), ckpt_path="kept/step=3.ckpt")

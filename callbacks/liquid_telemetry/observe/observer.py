@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from liquid_telemetry.observe.backend import Backend
 from liquid_telemetry.observe.checkpoints import CheckpointWatch
 from liquid_telemetry.observe.clock import RunClock
+from liquid_telemetry.observe.device import device_clock
 from liquid_telemetry.observe.dispatch import Dispatcher
 from liquid_telemetry.observe.evaluation import EvaluationWatch
 from liquid_telemetry.observe.guard import Faults
@@ -88,6 +89,8 @@ class Observer:
         self._fn = fn
         self._state.fitting = fn == "fit"
         self._tuned = self._ended = self._fit_end_seen = False
+        if fn == "fit" and self._options.device_phases:
+            self._state.device = device_clock(trainer.strategy.root_device)
         self.training, self.evaluation = TrainingWatch(self._state), EvaluationWatch(self._state)
         self._dispatch.start(self._state.info)
         if fn == "fit":
@@ -113,7 +116,7 @@ class Observer:
 
     def _install_tap(self, trainer: Trainer, state: RunState) -> None:
         saves = CheckpointWatch(state, self.faults, self.trainer, self.training.settle)
-        set_profiler(trainer, ProfilerTap(untapped(profiler_of(trainer)), state.phases, saves))
+        set_profiler(trainer, ProfilerTap(untapped(profiler_of(trainer)), state.phases, saves, state.device))
 
     def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint is being restored; it names the run that wrote it."""

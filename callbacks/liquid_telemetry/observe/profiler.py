@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
-from liquid_telemetry.observe import phases
+from liquid_telemetry.observe import device, phases
+from liquid_telemetry.observe.device import DeviceClock
 from liquid_telemetry.observe.phases import PhaseClock
 
 Context = AbstractContextManager[Any]
@@ -23,15 +24,22 @@ class ProfilerTap:
         inner: The profiler that the trainer had.
         phase_clock: Receives the phases.
         checkpoint: Entered around each checkpoint.
+        device_clock: Times phases on the device, where asked for.
 
     Attributes:
         profile: Gives the context that Lightning enters around an action.
     """
 
-    def __init__(self, inner: Any, phase_clock: PhaseClock, checkpoint: Context) -> None:
+    def __init__(
+        self,
+        inner: Any,
+        phase_clock: PhaseClock,
+        checkpoint: Context,
+        device_clock: DeviceClock | None = None,
+    ) -> None:
         self._inner = inner
         self._quiet = type(inner).__name__ == "PassThroughProfiler"
-        self._sections = _Sections(phase_clock, checkpoint)
+        self._sections = _Sections(phase_clock, checkpoint, device_clock)
         self.profile: Callable[[str], Context] = self._sections.__getitem__ if self._quiet else self._both
 
     @property
@@ -70,21 +78,23 @@ class ProfilerTap:
 class _Sections(dict[str, Context]):
     """The context of each action, made when the action is first seen."""
 
-    def __init__(self, phase_clock: PhaseClock, checkpoint: Context) -> None:
+    def __init__(
+        self, phase_clock: PhaseClock, checkpoint: Context, device_clock: DeviceClock | None
+    ) -> None:
         super().__init__(save_checkpoint=checkpoint)
         self._phases = phase_clock
+        self._device = device_clock
 
     def __missing__(self, action_name: str) -> Context:
-        section = self[action_name] = self._classify(action_name)
+        phase = _phase_of(action_name)
+        section = self[action_name] = _IDLE if phase is None else self._section(phase)
         return section
 
-    def _classify(self, action_name: str) -> Context:
-        if action_name == "optimizer_step" or _is("[LightningModule]", ".optimizer_step", action_name):
-            return self._phases.section(phases.OPTIMIZER)
-        for prefix, suffix, phase in _ACTIONS:
-            if _is(prefix, suffix, action_name):
-                return self._phases.section(phase)
-        return _IDLE
+    def _section(self, phase: int) -> Context:
+        section = self._phases.section(phase)
+        if self._device is None or phase not in device.TIMED:
+            return section
+        return self._device.section(phase, section)
 
 
 class _Idle:
@@ -115,7 +125,15 @@ def untapped(profiler: Any) -> Any:
     return profiler.inner if isinstance(profiler, ProfilerTap) else profiler
 
 
-_ACTIONS = (
+def _phase_of(action_name: str) -> int | None:
+    if action_name == "optimizer_step":
+        return phases.OPTIMIZER
+    found = (phase for prefix, suffix, phase in _ACTIONS if _is(prefix, suffix, action_name))
+    return next(found, None)
+
+
+_ACTIONS: tuple[tuple[str, str, int], ...] = (
+    ("[LightningModule]", ".optimizer_step", phases.OPTIMIZER),
     ("[", ".train_dataloader_next", phases.DATA),
     ("[Strategy]", ".batch_to_device", phases.TRANSFER),
     ("[Strategy]", ".training_step", phases.FORWARD),

@@ -128,6 +128,14 @@ class GradientNorm:
 
 
 @dataclass(frozen=True)
+class DevicePhases:
+    """What the device spent on phases of batches that were timed since the last drain."""
+
+    seconds: Mapping[str, Sequence[float]]
+    """By phase, one number for each time it was entered."""
+
+
+@dataclass(frozen=True)
 class EpochEnded:
     """A pass over the data of a stage ended, with its aggregates over all batches."""
 
@@ -194,7 +202,15 @@ class RunEnded:
 
 
 Record = (
-    RunStarted | EpochStarted | BatchBlock | Progress | GradientNorm | EpochEnded | CheckpointSaved | RunEnded
+    RunStarted
+    | EpochStarted
+    | BatchBlock
+    | Progress
+    | GradientNorm
+    | DevicePhases
+    | EpochEnded
+    | CheckpointSaved
+    | RunEnded
 )
 
 

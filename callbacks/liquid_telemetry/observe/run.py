@@ -36,6 +36,7 @@ class ObserverOptions:
         loss_key: Name of the training loss in the step's output, or else among the logged values.
         accuracy_key: Name of the accuracy among the logged values.
         gradient_norm: Measure the gradient norm, once a second.
+        device_phases: Time phases on the GPU, for one batch in ten.
         batch_size: Counts the samples of a batch.
         clock: Monotonic nanoseconds.
     """
@@ -45,6 +46,7 @@ class ObserverOptions:
     loss_key: str | None = None
     accuracy_key: str | None = None
     gradient_norm: bool = False
+    device_phases: bool = False
     batch_size: BatchSize = batch_size
     clock: Clock | None = None
 

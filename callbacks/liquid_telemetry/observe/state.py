@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from liquid_telemetry.observe.clock import RunClock
+from liquid_telemetry.observe.device import DeviceClock
 from liquid_telemetry.observe.dispatch import Dispatcher
 from liquid_telemetry.observe.names import Freshness
 from liquid_telemetry.observe.phases import PhaseClock
@@ -35,6 +36,8 @@ class RunState:
     last_batch: int | None = None
     validated: EpochEnded | None = None
     """The last validation, for the epoch that holds it."""
+    device: DeviceClock | None = None
+    """Times phases on the device, where asked for."""
     first_progress: tuple[int, float] | None = None
     """Monotonic nanoseconds and progress at the first drain, for the estimate of the end."""
     fresh: Freshness = field(default_factory=Freshness)

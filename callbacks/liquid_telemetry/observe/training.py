@@ -13,7 +13,7 @@ from liquid_telemetry.observe.batches import SampleCounter
 from liquid_telemetry.observe.loop import Rows, StageLoop
 from liquid_telemetry.observe.names import pick_accuracy, pick_loss
 from liquid_telemetry.observe.progress import learning_rates, measure
-from liquid_telemetry.observe.records import BatchBlock, EpochEnded, EpochStarted, GradientNorm
+from liquid_telemetry.observe.records import BatchBlock, DevicePhases, EpochEnded, EpochStarted, GradientNorm
 from liquid_telemetry.observe.run import finite_or_none
 from liquid_telemetry.observe.state import RunState
 
@@ -41,6 +41,7 @@ class TrainingWatch:
         self._last_index = 0
         self._samples = SampleCounter(state.options.batch_size)
         self._gradient_due = 0
+        self._device = state.device
 
     @property
     def measures_gradients(self) -> bool:
@@ -57,6 +58,8 @@ class TrainingWatch:
         loop = self._loop or self._open(trainer)
         if index >= self._last_index and trainer.is_last_batch:
             loop.learning_rates = learning_rates(trainer)  # schedulers step before the batch's end is told
+        if self._device is not None:
+            self._device.begin_batch()
         loop.begin(index)
 
     def batch_end(self, trainer: Trainer, outputs: Any, batch: Any, index: int) -> None:
@@ -145,6 +148,8 @@ class TrainingWatch:
 
         if drained.rows:
             state.dispatch.emit_with(drained.losses, build)
+        if self._device is not None:
+            state.dispatch.emit(DevicePhases(self._device.take()))
         state.dispatch.emit(measure(trainer, state, loop.epoch))
         state.dispatch.poll()
 
