@@ -9,6 +9,7 @@ from pathlib import Path
 from liquid_telemetry.exporter.components import ComponentErrors
 from liquid_telemetry.exporter.curve import Curve
 from liquid_telemetry.exporter.outcome import Outcome
+from liquid_telemetry.exporter.process import Process
 from liquid_telemetry.exporter.snapshots import Snapshot, SnapshotError
 from liquid_telemetry.spool import RunRecord, is_locked, read_record
 
@@ -20,6 +21,7 @@ class Rank:
         self.number = number
         self.alive = True
         self.lock = directory / f"{number}.lock"
+        self.process = Process()
         self.snapshot = Snapshot(directory / f"{number}.prom")
         self._path = directory / f"{number}.json"
         self.record = self._read()
@@ -31,7 +33,10 @@ class Rank:
             OSError, ValueError: The record cannot be read; the last one stays.
         """
         self.alive = is_locked(self.lock)
-        self.record = self._read()
+        try:
+            self.record = self._read()
+        finally:
+            self.process.look(self.record, alive=self.alive)
 
     def _read(self) -> RunRecord:
         try:

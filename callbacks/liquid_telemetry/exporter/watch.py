@@ -6,18 +6,19 @@ import os
 import shutil
 import time
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 
 from liquid_telemetry.exporter import slots
 from liquid_telemetry.exporter.book import Book
-from liquid_telemetry.exporter.closing import finish_story
+from liquid_telemetry.exporter.closing import Story, finish_story
 from liquid_telemetry.exporter.faults import Faults, log
 from liquid_telemetry.exporter.merge import cumulative
-from liquid_telemetry.exporter.outcome import Outcome, decide
+from liquid_telemetry.exporter.outcome import Outcome, decide, how
 from liquid_telemetry.exporter.runs import Run
 from liquid_telemetry.exporter.settings import Settings
 from liquid_telemetry.exporter.snapshots import SnapshotError
-from liquid_telemetry.spool import RunRecord, is_locked
+from liquid_telemetry.spool import is_locked
 
 _TRASH = ".ended-"
 _MEASURE_EVERY = 2.0
@@ -116,7 +117,7 @@ class Watch:
         if run.job:
             self._count(run, now)
         if run.outcome is not None and run.outcome.died is not None and run.closing is None:
-            run.closing = self._background.submit(finish_story, *_last_words(run, run.outcome))
+            run.closing = self._background.submit(finish_story, _story(run, run.outcome))
 
     def _count(self, run: Run, now: float) -> None:
         entry = self._book.entries[run.run_id]
@@ -126,9 +127,7 @@ class Watch:
             if entry.outcome is not None:
                 self._book.ledger.add(run.label, (entry.outcome.kind, entry.outcome.reason), now)
                 self._book.changed = True
-                log.info(
-                    "run %s (%s): %s %s", run.run_id, run.model, entry.outcome.kind, entry.outcome.reason
-                )
+                log.info("run %s (%s): %s", run.run_id, run.model, entry.outcome)
         run.outcome = entry.outcome
         trains = any(rank.record.status == "running" for rank in run.ranks.values())
         if not entry.started and (trains or run.outcome is not None):
@@ -180,9 +179,9 @@ _LAST_WORDS = {
 }
 
 
-def _last_words(run: Run, outcome: Outcome) -> tuple[RunRecord, str, dict[str, float | None]]:
+def _story(run: Run, outcome: Outcome) -> Story:
     """Return what is known of a dead run, for its log."""
     dead = run.ranks.get(outcome.died if outcome.died is not None else -1, run.lead)
-    record = dead.record if dead.record.events else run.record
     last = {name: run.lead.snapshot.value(metric) for name, metric in _LAST_WORDS.items()}
-    return record, outcome.reason, last
+    record = dead.record if dead.record.events else replace(run.record, reason=dead.record.reason)
+    return Story(record, outcome, how(dead), dead.process.exit, dead.process.memory, last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from traceback import walk_tb
 
 from liquid_telemetry.spool import read_record, spool_dir
@@ -24,6 +25,27 @@ def outcome_of(error: BaseException) -> tuple[str, str]:
     if isinstance(error, SystemExit):
         return "failed", "exited"
     return "failed", "exception"
+
+
+_PHASES = {
+    ("loops", "__next__"): "data",
+    ("strategies", "batch_to_device"): "transfer",
+    ("strategies", "training_step"): "forward",
+    ("strategies", "backward"): "backward",
+    ("strategies", "optimizer_step"): "optimizer",
+    ("strategies", "save_checkpoint"): "checkpoint",
+}
+
+
+def phase_of(error: BaseException) -> str | None:
+    """The phase of training that an exception came from, by the functions of Lightning's that it passed."""
+    phase = None
+    for frame, _ in walk_tb(error.__traceback__):
+        path = Path(frame.f_code.co_filename)
+        if path.name == "evaluation_loop.py":
+            return "validation"
+        phase = _PHASES.get((path.parent.name, frame.f_code.co_name), phase or "other")
+    return phase
 
 
 def in_teardown(error: BaseException) -> bool:
