@@ -116,7 +116,7 @@ def _fields(story: Story, tail: list[str]) -> dict[str, Any]:
         "known_by": story.outcome.known_by,
         "error_type": record.error_type,
         "error_message": record.error_message or story.text,
-        "traceback": None,
+        "traceback": record.traceback,
         "exit_code": end.code,
         "signal": end.signal,
         "signal_name": end.signal_name,

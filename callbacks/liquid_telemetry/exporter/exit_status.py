@@ -73,6 +73,8 @@ class ExitWatch:
         self._descriptor = _open_pidfd(pid) if known_as is not None else None
         self.matches = known_as is not None and identity(pid) == known_as
         """Whether the pid named that very process when the watch began."""
+        self.ended: float | None = None
+        """Unix seconds of its end; known when an event loop ran meanwhile."""
         self._close = weakref.finalize(self, _close_pidfd, self._descriptor)
         if not self.matches:
             self.close()

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from liquid_telemetry.exporter.cause import cause_of_death, is_its_own
+from liquid_telemetry.exporter.exit_status import Exit
 from liquid_telemetry.signals import FAILURE_REASONS, INTERRUPTION_REASONS
 
 if TYPE_CHECKING:
     from liquid_telemetry.exporter.runs import Rank
 
 _MAX_TEXT = 300
+_SAY_LITTLE = (Exit(code=0), Exit(code=1))
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,14 @@ def _came_before(dead: Rank, said: Rank) -> bool:
 
 def _may_hear_more(ranks: Collection[Rank], dead: Collection[Rank]) -> bool:
     """Whether a rank lives that may speak, or a parent that may pass on what its spawned process died of."""
-    if not all(rank.over for rank in ranks):
-        return True
-    return any(rank.record.spawned for rank in dead) and not any(rank.record.reason for rank in dead)
+    return not all(rank.over for rank in ranks) or awaits_parent(dead)
+
+
+def awaits_parent(dead: Collection[Rank]) -> bool:
+    """Whether the parent of a spawned process may tell more than its exit code: of an exception, or of Ctrl-C."""
+    if any(rank.record.reason for rank in dead):
+        return False
+    return any(rank.record.spawned and rank.process.exit in _SAY_LITTLE for rank in dead)
 
 
 def _reported(rank: Rank) -> Outcome:

@@ -14,7 +14,7 @@ from liquid_telemetry.exporter.book import Book
 from liquid_telemetry.exporter.closing import Story, finish_story
 from liquid_telemetry.exporter.faults import Faults, log
 from liquid_telemetry.exporter.merge import cumulative
-from liquid_telemetry.exporter.outcome import Outcome, decide, how
+from liquid_telemetry.exporter.outcome import Outcome, awaits_parent, decide, how
 from liquid_telemetry.exporter.runs import Run
 from liquid_telemetry.exporter.settings import Settings
 from liquid_telemetry.exporter.snapshots import SnapshotError
@@ -23,6 +23,7 @@ from liquid_telemetry.spool import is_locked
 _TRASH = ".ended-"
 _MEASURE_EVERY = 2.0
 _CLEAR_AT_ONCE = 50
+_PARENT = 5  # times the grace of ranks
 SCRAPES = 2
 """How many scrapes must have received the end of a run before its series go."""
 
@@ -122,8 +123,7 @@ class Watch:
     def _count(self, run: Run, now: float) -> None:
         entry = self._book.entries[run.run_id]
         if entry.outcome is None:
-            waited = run.died_at is not None and now - run.died_at >= self._settings.grace
-            entry.outcome = decide(run.ranks.values(), waited=waited)
+            entry.outcome = decide(run.ranks.values(), waited=self._has_waited(run, now))
             if entry.outcome is not None:
                 self._book.ledger.add(run.label, (entry.outcome.kind, entry.outcome.reason), now)
                 self._book.changed = True
@@ -134,6 +134,13 @@ class Watch:
             entry.started = True
             self._book.ledger.add(run.label, ("started", ""), now)
             self._book.changed = True
+
+    def _has_waited(self, run: Run, now: float) -> bool:
+        """Whether what others may say of a death has been waited for; a parent first ends all it has spawned."""
+        if run.died_at is None:
+            return False
+        spawned = awaits_parent([rank for rank in run.ranks.values() if rank.died])
+        return now - run.died_at >= self._settings.grace * (_PARENT if spawned else 1)
 
     def _seat(self, run: Run) -> None:
         entry = self._book.entries[run.run_id]

@@ -16,7 +16,7 @@ from liquid_telemetry.logs.terminal import Terminal
 from liquid_telemetry.memory import memory_of
 from liquid_telemetry.observe.backend import Correlation
 from liquid_telemetry.observe.guard import Faults
-from liquid_telemetry.observe.outcome import phase_of
+from liquid_telemetry.observe.outcome import TRACEBACK_CHARACTERS, phase_of
 from liquid_telemetry.observe.records import (
     BatchBlock,
     CheckpointSaved,
@@ -31,7 +31,6 @@ from liquid_telemetry.signals import EVENTS, LOG_TAIL
 
 LOGGER = "liquid_telemetry"
 _NONFINITE_EVERY_NS = 1_000_000_000
-_TRACEBACK_CHARACTERS = 16_000
 
 
 class StructlogBackend:
@@ -198,7 +197,7 @@ class StructlogBackend:
             **_ending(run, record),
             error_type=type(error).__name__ if error is not None else None,
             error_message=str(error) if error is not None else None,
-            traceback="".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:] if error else None,
+            traceback="".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:] if error else None,
             duration_seconds=duration,
             **position,
             memory_process_bytes=memory.process if memory is not None else None,

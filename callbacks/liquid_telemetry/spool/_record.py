@@ -28,6 +28,7 @@ class RunRecord:
         reason: Of a failure or interruption, one of the catalogue's.
         error_type: Class name of the exception.
         error_message: Its text.
+        traceback: Where the parent of a spawned process tells what that died of.
         pid: Process; :meth:`RunSeat.take` fills it, with ``ppid``, ``identity``, ``spawned`` and ``started``.
         ppid: Its parent.
         identity: What tells the process from a later one with its pid.
@@ -52,6 +53,7 @@ class RunRecord:
     reason: str | None = None
     error_type: str | None = None
     error_message: str | None = None
+    traceback: str | None = None
     pid: int = 0
     ppid: int = 0
     identity: str | None = None
