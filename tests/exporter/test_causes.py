@@ -1,9 +1,11 @@
 """How a process ended that is not the exporter's child, and why."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,25 @@ def test_a_process_that_gives_up_its_seat_but_lives_is_not_settled(child):
     process.communicate()
     seen.look(record, alive=False)
     assert (seen.exit, seen.settled) == (Exit(signal=9), True)
+
+
+def test_an_event_loop_notes_the_moment_of_the_end(child):
+    process = child()
+
+    async def watch_it():
+        watch = watched(process)
+        before = time.time()
+        process.kill()
+        while watch.ended is None:
+            await asyncio.sleep(0.001)
+        assert before <= watch.ended <= time.time()
+        closed, other = watched(process), watched(process)
+        closed.close()
+        del other
+        watch.look()
+        return watch
+
+    assert asyncio.run(watch_it()).found == Exit(signal=9)
 
 
 EVENTS = "low 0\nhigh 0\nmax 5\noom 1\noom_kill {}\noom_group_kill 0\n"

@@ -119,10 +119,12 @@ def test_series_of_a_model():
     assert len(KEYS) == len(set(KEYS)) == 12
 
 
-def rank(status, *, number=0, alive=True, ended=None, end=None, seen=(None, None), oom=False, **record):
+def rank(
+    status, *, number=0, alive=True, ended=None, end=None, seen=(None, None), oom=False, at=None, **record
+):
     record = RunRecord("run", "CfC", status=status, ended=ended, **record)
     process = SimpleNamespace(
-        exit=end, settled=True, out_of_memory=oom, seen_alive=seen[0], seen_gone=seen[1]
+        exit=end, settled=True, out_of_memory=oom, ended=at, seen_alive=seen[0], seen_gone=seen[1]
     )
     died, over = not alive and not record.final, not alive or record.final
     return SimpleNamespace(record=record, process=process, died=died, over=over, number=number)
@@ -229,6 +231,11 @@ SEGFAULT, KILL, TERM = Exit(signal=11), Exit(signal=9), Exit(signal=15)
         (("failed", "exception", 5.0), died(SEGFAULT), "exception"),
         (("failed", "exception", 5.0), died(Exit(code=3), seen=(4.0, 6.0)), "exited"),
         (("failed", "exception", 5.0), died(Exit(signal=6), seen=(4.0, 6.0)), "exception"),
+        (("failed", "exception", 5.0), died(KILL, at=4.99), "killed"),
+        (("failed", "exception", 5.0), died(KILL, at=5.01), "killed"),
+        (("failed", "exception", 5.0), died(KILL, at=5.2), "exception"),
+        (("failed", "exception", 5.0), died(SEGFAULT, at=5.2, seen=(4.0, 6.0)), "exception"),
+        (("failed", "exception", None), died(KILL, at=4.99), "exception"),
         (("interrupted", "terminated", 5.0), died(SEGFAULT, seen=(4.0, 6.0)), "crashed"),
         (("interrupted", "terminated", 5.0), died(KILL, seen=(4.0, 6.0)), "terminated"),
         (("interrupted", "user", 5.0), died(SEGFAULT, seen=(4.0, 4.5)), "user"),

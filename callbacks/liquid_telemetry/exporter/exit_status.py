@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
 import struct
 import sys
+import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +76,8 @@ class ExitWatch:
         self.matches = known_as is not None and identity(pid) == known_as
         """Whether the pid named that very process when the watch began."""
         self.ended: float | None = None
-        """Unix seconds of its end; known when an event loop ran meanwhile."""
-        self._close = weakref.finalize(self, _close_pidfd, self._descriptor)
+        """Unix seconds of its end, where an event loop was there to note that."""
+        self._close = weakref.finalize(self, _close_pidfd, self._descriptor, self._listen())
         if not self.matches:
             self.close()
             self.settled = True
@@ -101,6 +103,24 @@ class ExitWatch:
         """Give up the descriptor; safe to call twice."""
         self._close()
         self._descriptor = None
+
+    def _listen(self) -> asyncio.AbstractEventLoop | None:
+        """Have the running event loop note the moment of the end."""
+        descriptor, this = self._descriptor, weakref.ref(self)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return None
+        if descriptor is None:
+            return None
+
+        def note() -> None:
+            loop.remove_reader(descriptor)
+            if (watch := this()) is not None:
+                watch.ended = time.time()
+
+        loop.add_reader(descriptor, note)
+        return loop
 
     def _is_running(self) -> bool:
         if self._descriptor is None:
@@ -145,8 +165,10 @@ def _open_pidfd(pid: int) -> int | None:
     return descriptor
 
 
-def _close_pidfd(descriptor: int | None) -> None:
+def _close_pidfd(descriptor: int | None, loop: asyncio.AbstractEventLoop | None) -> None:
     global _open
     if descriptor is not None:
+        if loop is not None and not loop.is_closed():
+            loop.remove_reader(descriptor)
         _open -= 1
         os.close(descriptor)

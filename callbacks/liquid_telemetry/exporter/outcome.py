@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from liquid_telemetry.exporter.runs import Rank
 
 _MAX_TEXT = 300
+_NOTED_WITHIN = 0.05  # seconds; those who are ended because another has ended go later than that
 _SAY_LITTLE = (Exit(code=0), Exit(code=1))
 
 
@@ -78,7 +79,11 @@ def _first_word(ranks: Collection[Rank]) -> Rank | None:
 def _came_before(dead: Rank, said: Rank) -> bool:
     """Whether a process had ended when another rank told of its end; where that is close, who ended by itself."""
     ended, process = said.record.ended, dead.process
-    if ended is None or said.record.reason == "user" or process.seen_alive is None:
+    if ended is None or said.record.reason == "user":
+        return False
+    if process.ended is not None:
+        return process.ended <= ended + _NOTED_WITHIN
+    if process.seen_alive is None:
         return False
     if process.seen_gone is not None and process.seen_gone < ended:
         return True

@@ -62,6 +62,11 @@ class Process:
         return self._watch.found if self._watch is not None else None
 
     @property
+    def ended(self) -> float | None:
+        """Unix seconds of its end, where that was noted to the moment."""
+        return self._watch.ended if self._watch is not None else None
+
+    @property
     def settled(self) -> bool:
         """Whether nothing more will be known of its end."""
         return self._watch is None or self._watch.settled

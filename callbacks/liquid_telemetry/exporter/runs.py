@@ -60,8 +60,9 @@ class Run:
     """A run as the exporter keeps it; times are monotonic seconds.
 
     ``label`` is the model under which it is counted, ``slot`` its number among the live runs of that model,
-    ``scrapes`` how many scrapes have received its end, ``retired`` whether its series have gone, ``closing`` the
-    work on what a dead process left open, ``measured`` when its metrics were last looked at.
+    ``stalled`` whether it has made no progress for too long, ``scrapes`` how many scrapes have received its end,
+    ``retired`` whether its series have gone, ``closing`` the work on what a dead process left open, ``measured`` when
+    its metrics were last looked at.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -71,6 +72,7 @@ class Run:
         self.label = ""
         self.slot: int | None = None
         self.outcome: Outcome | None = None
+        self.stalled = False
         self.died_at: float | None = None
         self.ended_at: float | None = None
         self.scrapes = 0

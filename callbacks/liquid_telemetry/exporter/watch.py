@@ -123,7 +123,8 @@ class Watch:
     def _count(self, run: Run, now: float) -> None:
         entry = self._book.entries[run.run_id]
         if entry.outcome is None:
-            entry.outcome = decide(run.ranks.values(), waited=self._has_waited(run, now))
+            waited = self._has_waited(run, now)
+            entry.outcome = decide(run.ranks.values(), waited=waited, stalled=run.stalled)
             if entry.outcome is not None:
                 self._book.ledger.add(run.label, (entry.outcome.kind, entry.outcome.reason), now)
                 self._book.changed = True
