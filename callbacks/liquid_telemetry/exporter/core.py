@@ -63,7 +63,12 @@ class Exporter:
     @property
     def runs(self) -> list[Run]:
         """Every run in the spool, the latest first."""
-        return sorted(self._watch.runs.values(), key=lambda run: run.record.started, reverse=True)
+        runs = [run for run in self._watch.runs.values() if not run.launching]
+        return sorted(runs, key=lambda run: run.record.started, reverse=True)
+
+    def knows(self, run_id: str) -> bool:
+        """Whether a run has been seen, that of a launcher included."""
+        return run_id in self._watch.runs
 
     def look(self, *, measure: bool = False) -> None:
         """Look at the spool; write down what has changed; clear away what is done.

@@ -71,9 +71,8 @@ class _Life:
         """Whether there is a run that this exporter has not seen to its end."""
         if self._terminated:
             return False
-        known = {run.run_id for run in self._exporter.runs}
         records = self._settings.spool.glob("runs/[!.]*/*.json")
-        return any(record.parent.name not in known for record in records)
+        return any(not self._exporter.knows(record.parent.name) for record in records)
 
     def _look(self) -> None:
         try:

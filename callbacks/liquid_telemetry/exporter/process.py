@@ -37,14 +37,19 @@ class Process:
         self._kills: MemoryKills | None = None
         self._known_as: tuple[int, str | None] | None = None
         self._memory_due = 0.0
+        self._told: Exit | None = None
+        self._awaits_word = False
 
-    def look(self, record: RunRecord, *, alive: bool) -> None:
+    def look(self, record: RunRecord, *, alive: bool, status: int | None = None) -> None:
         """Look again.
 
         Args:
             record: What the process says of itself.
             alive: Whether it holds its seat.
+            status: Wait status of a dead process, where a launcher has told it.
         """
+        self._told = Exit.of_status(status) if status is not None and not alive else None
+        self._awaits_word = record.launcher is not None
         if record.final and not alive:
             self.close()
             return
@@ -59,7 +64,8 @@ class Process:
     @property
     def exit(self) -> Exit | None:
         """How it ended, where that is known."""
-        return self._watch.found if self._watch is not None else None
+        found = self._watch.found if self._watch is not None else None
+        return found or self._told
 
     @property
     def ended(self) -> float | None:
@@ -69,6 +75,10 @@ class Process:
     @property
     def settled(self) -> bool:
         """Whether nothing more will be known of its end."""
+        if self._told is not None:
+            return True
+        if self._awaits_word and self.exit is None:
+            return False
         return self._watch is None or self._watch.settled
 
     @property

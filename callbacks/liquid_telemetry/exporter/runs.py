@@ -11,7 +11,7 @@ from liquid_telemetry.exporter.curve import Curve
 from liquid_telemetry.exporter.outcome import Outcome
 from liquid_telemetry.exporter.process import Process
 from liquid_telemetry.exporter.snapshots import Snapshot, SnapshotError
-from liquid_telemetry.spool import RunRecord, is_locked, read_record
+from liquid_telemetry.spool import RunRecord, is_locked, read_exit, read_record
 
 
 class Rank:
@@ -36,7 +36,8 @@ class Rank:
         try:
             self.record = self._read()
         finally:
-            self.process.look(self.record, alive=self.alive)
+            status = None if self.alive else read_exit(self._path.with_suffix(".exit"))
+            self.process.look(self.record, alive=self.alive, status=status)
 
     def _read(self) -> RunRecord:
         try:
@@ -124,6 +125,11 @@ class Run:
     def live(self) -> bool:
         """Whether a rank holds its seat: also after the outcome is known, while ``test`` goes on after ``fit``."""
         return any(rank.alive for rank in self.ranks.values())
+
+    @property
+    def launching(self) -> bool:
+        """Whether it is but the seat of a launcher whose command may yet start a run."""
+        return self.record.status == "launching"
 
     @property
     def lead(self) -> Rank:

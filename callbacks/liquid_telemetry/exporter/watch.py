@@ -53,7 +53,7 @@ class Watch:
             if measure or run.ended_at == now or now - run.measured >= _MEASURE_EVERY:
                 self._measure(run, now)
         self.runs = {run_id: run for run_id, run in self.runs.items() if run.ranks}
-        new = [run for run in self.runs.values() if run.slot is None]
+        new = [run for run in self.runs.values() if run.slot is None and not run.launching]
         for run in sorted(self.runs.values(), key=lambda run: run.record.started):
             self._judge(run, now)
         for run in sorted(new, key=self._seniority):
@@ -155,6 +155,8 @@ class Watch:
     def _is_done(self, run: Run, now: float) -> bool:
         if run.ended_at is None:
             return False
+        if run.launching:
+            return True
         waited = now - run.ended_at >= self._settings.leave
         closed = run.closing is None or run.closing.done()
         return waited or (closed and (run.retired or run.scrapes >= SCRAPES))

@@ -9,6 +9,8 @@
             runs/<run_id>/<rank>.lock   POSIX-locked for the rank's life; free, without a final record: dead
                           <rank>.json   what the rank says of itself (RunRecord)
                           <rank>.prom   its latest metrics, OpenMetrics text
+                          <rank>.exit   wait status of its process, where a launcher is its parent
+                          started       in a launcher's own: a run has begun under it
 
 Standard library only; both sides import it.
 """
@@ -22,12 +24,20 @@ from liquid_telemetry.spool._launch import (
     start_exporter,
     wait_exporter,
 )
+from liquid_telemetry.spool._launched import (
+    LAUNCHER_VARIABLE,
+    has_started,
+    launched_by,
+    read_exit,
+    write_exit,
+)
 from liquid_telemetry.spool._lock import FileLock, is_locked
 from liquid_telemetry.spool._record import FINAL, RunRecord, read_record, write_atomically
 from liquid_telemetry.spool._seat import RunSeat
 
 __all__ = [
     "FINAL",
+    "LAUNCHER_VARIABLE",
     "SPOOL_VARIABLE",
     "ExporterAddress",
     "FileLock",
@@ -36,11 +46,15 @@ __all__ = [
     "SpoolError",
     "ensure_exporter",
     "exporter_address",
+    "has_started",
     "identity",
     "is_locked",
+    "launched_by",
+    "read_exit",
     "read_record",
     "spool_dir",
     "start_exporter",
     "wait_exporter",
     "write_atomically",
+    "write_exit",
 ]

@@ -17,10 +17,11 @@ from liquid_telemetry.spool._lock import is_locked
 
 _log = logging.getLogger("liquid_telemetry")
 
-# The process forks at once, so that it is no child (and never a zombie) of the trainer.
+# The process forks at once, so that it is no child (and never a zombie) of the trainer. It may inherit blocked signals.
 _BOOTSTRAP = (
-    "import os, sys\n"
+    "import os, signal, sys\n"
     "if os.fork(): os._exit(0)\n"
+    "signal.pthread_sigmask(signal.SIG_SETMASK, [])\n"
     "sys.path += sys.argv.pop(1).split(os.pathsep)\n"
     "import runpy; runpy.run_module('liquid_telemetry.exporter', run_name='__main__')"
 )
@@ -55,9 +56,14 @@ class ExporterAddress:
         """Return what to tell a run that asked for this host and port, or None when it got them."""
         if (host, port) == (self.asked_host, self.asked_port):
             return self.notice
-        if host == self.host and port in (0, self.port):
+        if host in self._reached_at and port in (0, self.port):
             return None
         return f"the exporter already serves at {self.url}; host={host!r}, port={port} wait until it has left"
+
+    @property
+    def _reached_at(self) -> tuple[str, ...]:
+        """Addresses at which it serves: every one of the host's includes the loopback."""
+        return (self.host, *({"0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}.get(self.host, ())))  # noqa: S104
 
 
 _FIELDS = frozenset(field.name for field in fields(ExporterAddress))

@@ -22,17 +22,18 @@ class RunRecord:
         rank: Global rank.
         job: Whether the run is a job (``fit``), whose outcome is counted; ``validate``, ``test`` and
             ``predict`` alone are not.
-        status: ``starting``, ``running``, ``completed``, ``failed``, ``interrupted`` or ``tuned`` (the Tuner
-            ended ``fit`` before any training: nothing to count).
+        status: ``starting``, ``running``, ``completed``, ``failed``, ``interrupted``, ``tuned`` (the Tuner
+            ended ``fit`` before any training: nothing to count) or ``launching`` (a launcher's own seat).
         stage: ``train``, ``validation``, ``test`` or ``predict``.
         reason: Of a failure or interruption, one of the catalogue's.
         error_type: Class name of the exception.
         error_message: Its text.
         traceback: Where the parent of a spawned process tells what that died of.
-        pid: Process; :meth:`RunSeat.take` fills it, with ``ppid``, ``identity``, ``spawned`` and ``started``.
+        pid: Process; :meth:`RunSeat.take` fills it, with those down to ``started``.
         ppid: Its parent.
         identity: What tells the process from a later one with its pid.
         spawned: Whether a Python process spawned it, which is told of its exceptions and may pass them on.
+        launcher: Run id of the launcher that it is under, which tells how its processes end.
         started: Unix seconds.
         ended: Unix seconds, None before the end.
         epoch: Current epoch, from zero.
@@ -58,6 +59,7 @@ class RunRecord:
     ppid: int = 0
     identity: str | None = None
     spawned: bool = False
+    launcher: str | None = None
     started: float = 0.0
     ended: float | None = None
     epoch: int | None = None

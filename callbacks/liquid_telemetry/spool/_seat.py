@@ -14,6 +14,7 @@ from typing import Any
 from liquid_telemetry.spool import _lock
 from liquid_telemetry.spool._directory import SpoolError
 from liquid_telemetry.spool._identity import identity
+from liquid_telemetry.spool._launched import launched_by, mark_started
 from liquid_telemetry.spool._lock import FileLock
 from liquid_telemetry.spool._record import RunRecord, write_atomically
 
@@ -41,7 +42,7 @@ class RunSeat:
     def take(cls, spool: Path, record: RunRecord) -> RunSeat:
         """Register a rank: lock first, then the record, so that a record without a lock is a death.
 
-        ``pid``, ``ppid``, ``identity``, ``spawned`` and, when zero, ``started`` are filled in.
+        ``pid``, ``ppid``, ``identity``, ``spawned``, ``launcher`` and, when zero, ``started`` are filled in.
 
         Raises:
             ValueError: The run id cannot be a file name.
@@ -55,12 +56,15 @@ class RunSeat:
             )
         started = record.started or time.time()
         process = replace(record, pid=os.getpid(), ppid=os.getppid(), identity=identity(), started=started)
-        seat = cls(spool, replace(process, spawned=parent_process() is not None))
+        launcher = launched_by()
+        seat = cls(spool, replace(process, spawned=parent_process() is not None, launcher=launcher))
         try:
             seat._sit()
         except OSError:
             seat.release()
             raise
+        if launcher is not None:
+            mark_started(spool, launcher)
         return seat
 
     def update(self, **changes: Any) -> None:
@@ -97,6 +101,7 @@ class RunSeat:
             )
         _taken[path] = os.getpid()
         _warn_without_locks()
+        self._path(".exit").unlink(missing_ok=True)
         write_atomically(self._path(".json"), self.record.to_json())
 
     def _write(self, suffix: str, data: bytes) -> None:
