@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from liquid_train.cli.launch import run as launch
+from liquid_train.cli.terminate import TERMINATED, exit_on_sigterm
 from liquid_train.errors import InputError
 
 INTERRUPTED = 130
-TERMINATED = 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,12 +17,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 on success, 1 when what the user gave is wrong (said in one line), 130 on Ctrl-C,
-        143 on SIGTERM. An exception from the user's own code is not caught.
+        143 on SIGTERM, of `run` that of the command. An exception from the user's own code is not caught.
     """
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        from liquid_train.cli.app import run
+        if arguments[:1] == ["run"]:
+            return launch(arguments[1:])
+        with exit_on_sigterm():
+            from liquid_train.cli.app import run
 
-        run(list(sys.argv[1:] if argv is None else argv))
+            run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     except SystemExit as stop:
@@ -43,9 +48,7 @@ def input_error(error: BaseException | None) -> InputError | None:
 
 
 def _exit_code(stop: SystemExit) -> int:
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
-
-    if isinstance(stop, SIGTERMException):
+    if any(kind.__name__ == "SIGTERMException" for kind in type(stop).__mro__):
         return TERMINATED
     if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into sys.exit(1)
         return INTERRUPTED
