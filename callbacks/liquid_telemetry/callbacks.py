@@ -13,10 +13,13 @@ from liquid_telemetry.base import TelemetryCallback
 from liquid_telemetry.observe.backend import Backend
 from liquid_telemetry.observe.clock import Clock
 from liquid_telemetry.observe.run import ObserverOptions
+from liquid_telemetry.spool import find_sinks
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from prometheus_client import CollectorRegistry
+
+    from liquid_telemetry.metrics.backend import SinkOptions
 
 __all__ = ["OpenTelemetrySpans", "PrometheusMetrics", "StructlogEvents", "Telemetry"]
 
@@ -36,6 +39,10 @@ class PrometheusMetrics(TelemetryCallback):
         device_phases: Export how long the GPU works on each phase, measured for one batch in ten.
         stop_on_nonfinite: End the run by a :class:`NonFiniteLossError` within about a second of a training loss that
             is NaN or infinite.
+        pushgateway: URL of a Pushgateway that the exporter pushes to, as ``http://localhost:9091``.
+        textfile: Directory of node_exporter's textfile collector that the exporter writes to.
+        otlp_metrics: Base URL of an OTLP receiver that the exporter sends to; True for the one that OpenTelemetry's
+            variables name.
         registry: Show the metrics there instead of serving them; the fate of the job is not watched then.
         clock: Monotonic nanoseconds, for tests.
     """
@@ -52,6 +59,9 @@ class PrometheusMetrics(TelemetryCallback):
         gradient_norm: bool = False,
         device_phases: bool = False,
         stop_on_nonfinite: bool = False,
+        pushgateway: str | None = None,
+        textfile: str | None = None,
+        otlp_metrics: bool | str = False,
         *,
         registry: CollectorRegistry | None = None,
         clock: Clock | None = None,
@@ -70,9 +80,10 @@ class PrometheusMetrics(TelemetryCallback):
             ),
         )
         self._host, self._port, self._registry = host, _check_port(port), registry
+        self._sinks = _check_sinks(pushgateway, textfile, otlp_metrics, registry)
 
     def _backends(self) -> Sequence[Backend]:
-        return [_metrics(self._host, self._port, self._registry)]
+        return [_metrics(self._host, self._port, self._registry, self._sinks)]
 
 
 class OpenTelemetrySpans(TelemetryCallback):
@@ -187,6 +198,10 @@ class Telemetry(TelemetryCallback):
         device_phases: Export how long the GPU works on each phase, measured for one batch in ten.
         stop_on_nonfinite: End the run by a :class:`NonFiniteLossError` within about a second of a training loss that
             is NaN or infinite.
+        pushgateway: URL of a Pushgateway that the exporter pushes to, as ``http://localhost:9091``.
+        textfile: Directory of node_exporter's textfile collector that the exporter writes to.
+        otlp_metrics: Base URL of an OTLP receiver that the exporter sends to; True for the one that OpenTelemetry's
+            variables name.
         registry: Show the metrics there instead of serving them.
         tracer_provider: The provider to make spans with.
         logger: A structlog logger that gets every event too.
@@ -210,6 +225,9 @@ class Telemetry(TelemetryCallback):
         gradient_norm: bool = False,
         device_phases: bool = False,
         stop_on_nonfinite: bool = False,
+        pushgateway: str | None = None,
+        textfile: str | None = None,
+        otlp_metrics: bool | str = False,
         *,
         registry: CollectorRegistry | None = None,
         tracer_provider: TracerProvider | None = None,
@@ -231,6 +249,7 @@ class Telemetry(TelemetryCallback):
         )
         self._signals = (metrics, traces, events)
         self._host, self._port, self._registry = host, _check_port(port), registry
+        self._sinks = _check_sinks(pushgateway, textfile, otlp_metrics, registry)
         self._endpoint, self._provider = _check_endpoint(otlp_endpoint, enabled), tracer_provider
         self._console, self._logger = console, logger
 
@@ -238,7 +257,7 @@ class Telemetry(TelemetryCallback):
         metrics, traces, events = self._signals
         backends: list[Backend] = []
         if metrics:
-            backends.append(_metrics(self._host, self._port, self._registry))
+            backends.append(_metrics(self._host, self._port, self._registry, self._sinks))
         if traces:
             backends.append(_traces(self._provider, self._endpoint))
         if events:
@@ -246,10 +265,10 @@ class Telemetry(TelemetryCallback):
         return backends
 
 
-def _metrics(host: str, port: int, registry: CollectorRegistry | None) -> Backend:
+def _metrics(host: str, port: int, registry: CollectorRegistry | None, sinks: SinkOptions) -> Backend:
     from liquid_telemetry.metrics.backend import PrometheusBackend
 
-    return PrometheusBackend(host, port, registry)
+    return PrometheusBackend(host, port, registry, sinks)
 
 
 def _traces(provider: TracerProvider | None, endpoint: str | None) -> Backend:
@@ -268,6 +287,23 @@ def _check_port(port: int) -> int:
     if not 0 <= port <= 65535:
         raise ValueError(f"port={port}: must be 0 (a free one) to 65535; the default is 9464")
     return port
+
+
+def _check_sinks(
+    pushgateway: str | None,
+    textfile: str | None,
+    otlp_metrics: bool | str,
+    registry: CollectorRegistry | None,
+) -> SinkOptions:
+    options = (pushgateway, textfile, otlp_metrics)
+    if registry is not None and any(options):
+        raise ValueError(
+            f"registry={registry!r} with pushgateway, textfile or otlp_metrics: the exporter process sends, and "
+            "with a registry there is none; leave one of them out"
+        )
+    otlp = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+    find_sinks(*options, otlp)
+    return options
 
 
 def _check_endpoint(endpoint: str | None, enabled: bool) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,12 @@ from liquid_telemetry.observe.records import (
     phase_seconds,
 )
 from liquid_telemetry.signals import PHASES
+from liquid_telemetry.spool import Sink, find_sinks
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+SinkOptions = tuple[str | None, str | None, bool | str]
 
 _MAX_NAMES = 100
 _DATASETS = {"train": "train", "validation": "val", "test": "test"}
@@ -43,12 +47,19 @@ class PrometheusBackend:
         host: Address for the exporter to listen on.
         port: Its port.
         registry: Show the metrics there instead; nothing is served then.
+        sinks: Pushgateway, textfile directory and OTLP receiver, as ``find_sinks`` takes them.
     """
 
     signal = "metrics"
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry | None = None) -> None:
-        self._host, self._port, self._registry = host, port, registry
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry | None = None,
+        sinks: SinkOptions = (None, None, False),
+    ) -> None:
+        self._host, self._port, self._registry, self._sinks = host, port, registry, sinks
         self._run: RunInfo | None = None
         self._publisher: Publisher | None = None
         self._job: EmbeddedJob | None = None
@@ -67,13 +78,20 @@ class PrometheusBackend:
 
                 self._job = embed(self._store, self._registry, is_job=run.job)
             else:
-                self._publisher = Publisher(run, self._host, self._port)
+                self._publisher = Publisher(run, self._host, self._port, self._wanted_sinks())
             self._zero(run)
         if self._job is not None:
             self._job.open()
         if self._publisher is not None:
             self._publisher.open(correlation.outputs)
             self._publish(force=True)
+
+    def _wanted_sinks(self) -> list[Sink]:
+        try:
+            return find_sinks(*self._sinks, os.environ)
+        except ValueError as error:  # the environment's; the options have been checked
+            self._faults.report("metrics", error)
+            return []
 
     def _zero(self, run: RunInfo) -> None:
         """Counters exist before their first increase, or Prometheus cannot see it."""

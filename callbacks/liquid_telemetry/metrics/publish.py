@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ from liquid_telemetry.spool import (
     ExporterAddress,
     RunRecord,
     RunSeat,
+    Sink,
     ensure_exporter,
     exporter_address,
     spool_dir,
@@ -40,11 +41,12 @@ class Publisher:
         run: Whose metrics these are.
         host: Address that the exporter is asked to listen on, if it is not running yet.
         port: Its port; 0 for a free one.
+        sinks: Where the exporter is to send the metrics besides.
     """
 
-    def __init__(self, run: RunInfo, host: str, port: int) -> None:
+    def __init__(self, run: RunInfo, host: str, port: int, sinks: Sequence[Sink] = ()) -> None:
         self._run = run
-        self._host, self._port = host, port
+        self._host, self._port, self._sinks = host, port, list(sinks)
         self._spool = spool_dir()
         self._seat: RunSeat | None = None
         self._record: RunRecord | None = None
@@ -81,6 +83,7 @@ class Publisher:
             stage=run.stage,
             started=run.start_ns / 1e9,
             run_dir=os.fspath(run.dir),
+            sinks=self._sinks or None,
         )
 
     def tell(self, **changes: Any) -> None:

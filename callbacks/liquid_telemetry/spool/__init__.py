@@ -34,6 +34,7 @@ from liquid_telemetry.spool._launched import (
 from liquid_telemetry.spool._lock import FileLock, is_locked
 from liquid_telemetry.spool._record import FINAL, RunRecord, read_record, write_atomically
 from liquid_telemetry.spool._seat import RunSeat
+from liquid_telemetry.spool._sinks import Sink, find_sinks
 
 __all__ = [
     "FINAL",
@@ -43,9 +44,11 @@ __all__ = [
     "FileLock",
     "RunRecord",
     "RunSeat",
+    "Sink",
     "SpoolError",
     "ensure_exporter",
     "exporter_address",
+    "find_sinks",
     "has_started",
     "identity",
     "is_locked",

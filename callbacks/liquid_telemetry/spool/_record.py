@@ -43,6 +43,7 @@ class RunRecord:
         traces: Absolute path of the trace file.
         trace_id: Of the run's trace, 32 hexadecimal digits.
         otlp: OTLP endpoint that the run exports to.
+        sinks: Where the exporter is to send the metrics, as ``find_sinks`` returns them.
     """
 
     run_id: str
@@ -69,6 +70,7 @@ class RunRecord:
     traces: str | None = None
     trace_id: str | None = None
     otlp: str | None = None
+    sinks: list[dict[str, str]] | None = None
 
     @property
     def final(self) -> bool:
