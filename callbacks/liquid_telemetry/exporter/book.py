@@ -15,6 +15,7 @@ from liquid_telemetry.spool import write_atomically
 
 OTHER_MODELS = "other"
 MAX_ENTRIES = 500
+MAX_VIEWS = 32
 UNUSED = 86_400.0
 
 
@@ -38,6 +39,8 @@ class Entry:
 class Book:
     """Everything persistent. A total and its cause are written by one rename, hence counted exactly once.
 
+    ``views`` is what each sink shows of the totals, ``born`` since when they count, in unix seconds.
+
     Args:
         path: The file.
         hold: Of the :class:`Ledger`.
@@ -48,6 +51,8 @@ class Book:
         self.ledger = Ledger(hold)
         self.sums = Sums()
         self.entries: dict[str, Entry] = {}
+        self.views: dict[str, dict[str, dict[str, int]]] = {}
+        self.born = time.time()
         self.changed = False
         self._path = path
         self._max_models = max_models
@@ -57,6 +62,7 @@ class Book:
         self.ledger.load(data["totals"], now)
         self.sums.load(data["sums"])
         self._used = data["used"]
+        self.views, self.born = data.get("views", {}), data.get("born", self.born)
         for run_id, entry in data["runs"].items():
             outcome = Outcome(**entry["outcome"]) if entry["outcome"] else None
             self.entries[run_id] = Entry(entry["model"], entry["slot"], entry["started"], outcome)
@@ -74,6 +80,8 @@ class Book:
             "used": self._used,
             "runs": {run_id: asdict(entry) for run_id, entry in self.entries.items()},
             "sums": self.sums.dump(),
+            "views": self.views,
+            "born": self.born,
         }
         write_atomically(self._path, json.dumps(data).encode())
         self.changed = False
@@ -87,6 +95,14 @@ class Book:
         self.ledger.open(entry.model)
         self._used[entry.model] = time.time()
         return entry
+
+    def remember_view(self, key: str, shown: dict[str, dict[str, int]]) -> None:
+        """Note what a sink is about to show of the totals; those that were used last are kept."""
+        self.views.pop(key, None)
+        self.views[key] = shown
+        for oldest in list(self.views)[:-MAX_VIEWS]:
+            del self.views[oldest]
+        self.changed = True
 
     def forget(self, present: set[str]) -> None:
         """Bound the entries and the sources of sums; those of runs in ``present`` stay."""

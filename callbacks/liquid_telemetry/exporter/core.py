@@ -17,7 +17,8 @@ from liquid_telemetry.exporter.host import Host
 from liquid_telemetry.exporter.ledger import Receipt
 from liquid_telemetry.exporter.runs import Run
 from liquid_telemetry.exporter.settings import Settings
-from liquid_telemetry.exporter.watch import Watch
+from liquid_telemetry.exporter.sinks.dispatch import Sinks
+from liquid_telemetry.exporter.watch import SCRAPES, Watch
 from liquid_telemetry.signals import PREFIX
 
 _KEEP_FRESH_EVERY = 600.0
@@ -59,6 +60,8 @@ class Exporter:
             self.faults.report("counters", damage)
         self._background = futures.ThreadPoolExecutor(1, "closing")
         self._watch = Watch(settings, self.book, self.faults, self._background)
+        self._scraped = self._sinks_used = False
+        self.sinks = Sinks(settings, self.book, self.faults, self._expose_to_sink)
 
     @property
     def runs(self) -> list[Run]:
@@ -80,18 +83,23 @@ class Exporter:
         self._watch.look(now, measure=measure)
         if self.book.ledger.reveal(now):
             self.book.changed = True
+        self._credit_sinks(now)
         if self._save():
             self._watch.clear(now)
         if now - self._freshened >= _KEEP_FRESH_EVERY:
             self._freshened = now
             self._watch.keep_fresh()
+        self.sinks.tick(self.runs, now)
 
     async def scrape(self) -> Scrape:
         """Collect what a scrape sees; what it sees of totals and sums is on disk."""
         await self.sample_host()
         self.look(measure=True)
-        runs, totals = self.runs, self.book.ledger.shown()
-        exposition = merge.Exposition()
+        totals = self.book.ledger.shown()
+        return Scrape(self._expose(totals), totals, [run for run in self.runs if run.told])
+
+    def _expose(self, totals: Receipt) -> list[Metric]:
+        runs, exposition = self.runs, merge.Exposition()
         merge.add_totals(exposition, totals)
         merge.add_runs(exposition, runs)
         if self.host.sample is not None:
@@ -99,14 +107,30 @@ class Exporter:
         merge.add_gauges(exposition, runs)
         for series, value in self.book.sums.totals().items():
             exposition.put_series(series, value)
-        return Scrape(exposition.collect(), totals, [run for run in runs if run.ended_at is not None])
+        return exposition.collect()
+
+    async def _expose_to_sink(self, totals: Receipt) -> list[Metric]:
+        await self.sample_host()
+        self.look(measure=True)
+        return self._expose(totals)
 
     def acknowledge(self, scrape: Scrape) -> None:
-        """Note that a scrape has been received."""
+        """Note that a scrape has been received; of the end of a run it counts after the sinks have received it."""
+        self._scraped = True
         self.book.ledger.acknowledge(scrape.totals)
+        now = self.clock()
         for run in scrape.ended:
-            if run.ended_at is not None and self.book.ledger.settled(run.label):
+            settled = run.told and self.book.ledger.settled(run.label)
+            if settled and self.sinks.have_received(run, now):
                 run.scrapes += 1
+
+    def _credit_sinks(self, now: float) -> None:
+        """Let deliveries count as scrapes where there are no scrapes."""
+        self._sinks_used = self._sinks_used or bool(self.sinks)
+        if self.sinks and not self._scraped:
+            for run in self._watch.runs.values():
+                if run.told and self.sinks.have_received(run, now):
+                    run.scrapes = SCRAPES
 
     async def sample_host(self) -> None:
         """Sample the host, unless that was done a moment ago."""
@@ -128,7 +152,10 @@ class Exporter:
     def is_idle(self) -> bool:
         """Whether nobody is left to serve: no run lives, and every end has been scraped or has waited."""
         waiting = any(not run.retired for run in self._watch.runs.values())
-        return not waiting and not self.book.ledger.awaiting(self.clock(), self.settings.leave)
+        now = self.clock()
+        sinks_only = self._sinks_used and not self._scraped
+        unscraped = not sinks_only and self.book.ledger.awaiting(now, self.settings.leave)
+        return not waiting and not unscraped and not self.sinks.await_totals(now)
 
     def close(self) -> None:
         """Write down everything, and wait a moment for what is being written to the logs of the dead."""

@@ -8,9 +8,9 @@ import time
 from liquid_telemetry.exporter.book import Book
 from liquid_telemetry.signals import PREFIX
 
-SIGNAL = "exporter"
+SIGNAL, _METRICS = "exporter", "metrics"
 ERRORS = ("closing", "counters", "host", "http", "internal", "record", "snapshot", "spool")
-DROPS = ("models", "series")
+DROPS = ("models", "series", "sinks")
 _QUIET = 60.0
 
 log = logging.getLogger("liquid_telemetry.exporter")
@@ -32,13 +32,22 @@ class Faults:
         self._count("telemetry_errors_total", reason, 1)
         self._log(reason, f"{reason}: {type(error).__name__}: {error}", error)
 
+    def expect_from_sink(self, kind: str) -> None:
+        """Begin the counter of a sink's errors at zero."""
+        self._count("telemetry_errors_total", kind, 0, _METRICS)
+
+    def report_sink(self, kind: str, error: Exception) -> None:
+        """Count a delivery that failed, as an error of the signal ``metrics``."""
+        self._count("telemetry_errors_total", kind, 1, _METRICS)
+        self._log(kind, f"{kind}: {type(error).__name__}: {error}", error)
+
     def drop(self, reason: str, text: str) -> None:
         """Count something that was refused because of a bound; ``reason`` is one of ``DROPS``."""
         self._count("telemetry_dropped_total", reason, 1)
         self._log(reason, f"{reason}: {text}", None)
 
-    def _count(self, name: str, reason: str, amount: int) -> None:
-        self._book.sums.add((PREFIX + name, (("reason", reason), ("signal", SIGNAL))), amount)
+    def _count(self, name: str, reason: str, amount: int, signal: str = SIGNAL) -> None:
+        self._book.sums.add((PREFIX + name, (("reason", reason), ("signal", signal))), amount)
         self._book.changed = True
 
     def _log(self, reason: str, text: str, error: Exception | None) -> None:

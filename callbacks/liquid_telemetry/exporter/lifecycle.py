@@ -95,6 +95,7 @@ class _Life:
 
     async def _leave(self) -> None:
         await self._server.close()
+        await self._exporter.sinks.close(self._exporter.clock())
         self._exporter.close()
         if self._lock.lies_on_disk():
             with contextlib.suppress(OSError):

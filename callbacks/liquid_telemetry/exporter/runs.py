@@ -127,6 +127,12 @@ class Run:
         return any(rank.alive for rank in self.ranks.values())
 
     @property
+    def told(self) -> bool:
+        """Whether it has ended, and what is to be said of its end is known."""
+        undecided = self.job and self.died_at is not None and self.outcome is None
+        return self.ended_at is not None and not undecided
+
+    @property
     def launching(self) -> bool:
         """Whether it is but the seat of a launcher whose command may yet start a run."""
         return self.record.status == "launching"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from liquid_telemetry.spool import spool_dir
+from liquid_telemetry.spool import Sink, find_sinks, spool_dir
 
 
 def _option(default: Any, text: str) -> Any:
@@ -33,6 +33,20 @@ class Settings:
     critical: float = _option(90.0, "use of memory or disk, in percent, above which health is critical")
     stay: bool = _option(False, "serve until SIGTERM, also without runs")
     models: int = _option(100, "how many models are told apart; the jobs of others are counted as 'other'")
+    pushgateway: str = _option("", "URL of a Pushgateway to push to")
+    textfile: str = _option("", "directory of node_exporter's textfile collector to write to")
+    otlp_metrics: str = _option("", "OTLP receiver to send to; 'true' for that of OpenTelemetry's variables")
+    push: float = _option(10.0, "how often sinks get the metrics when nothing has changed")
+    sink_hold: float = _option(30.0, "how long a total stands in a sink before the next is shown there")
+
+    def sinks(self) -> list[Sink]:
+        """Return the sinks that every run of this exporter is sent to.
+
+        Raises:
+            ValueError: One cannot be used.
+        """
+        otlp = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+        return find_sinks(self.pushgateway, self.textfile, self.otlp_metrics, otlp)
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -40,12 +54,13 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser = argparse.ArgumentParser(prog="python -m liquid_telemetry.exporter", description=__doc__)
     parser.add_argument("--spool", type=Path, help="directory shared with the runs (default: the user's own)")
     for option in fields(Settings)[1:]:
-        text = f"{option.metadata['help']} (default: {option.default})"
+        text = f"{option.metadata['help']} (default: {option.default or 'off'})"
+        flag = f"--{option.name.replace('_', '-')}"
         if isinstance(option.default, bool):
-            parser.add_argument(f"--{option.name}", action="store_true", help=text)
+            parser.add_argument(flag, action="store_true", help=text)
             continue
         default = os.environ.get(f"LIQUID_TELEMETRY_{option.name.upper()}", option.default)
-        parser.add_argument(f"--{option.name}", type=type(option.default), default=default, help=text)
+        parser.add_argument(flag, type=type(option.default), default=default, help=text)
     values = vars(parser.parse_args(arguments))
     values["spool"] = values["spool"] or spool_dir()
     return Settings(**values)

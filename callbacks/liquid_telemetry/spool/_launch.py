@@ -14,6 +14,7 @@ from pathlib import Path
 
 from liquid_telemetry.spool import _lock
 from liquid_telemetry.spool._lock import is_locked
+from liquid_telemetry.spool._sinks import SINK_VARIABLES
 
 _log = logging.getLogger("liquid_telemetry")
 
@@ -164,5 +165,5 @@ def _environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name in _ENVIRONMENT or name.startswith("LIQUID_TELEMETRY_")
+        if name in _ENVIRONMENT or (name.startswith("LIQUID_TELEMETRY_") and name not in SINK_VARIABLES)
     }

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 Sink = dict[str, str]
 """``kind``, ``to``, and what the kind needs besides; plain text, because it lies in a run's record."""
 
 PUSHGATEWAY, TEXTFILE, OTLP = "pushgateway", "textfile", "otlp"
 OTLP_DEFAULT = "http://localhost:4318"
+SINK_VARIABLES = (
+    "LIQUID_TELEMETRY_PUSHGATEWAY",
+    "LIQUID_TELEMETRY_TEXTFILE",
+    "LIQUID_TELEMETRY_OTLP_METRICS",
+)
+"""Of the process that wants the sinks: the exporter learns of them, and of their details, by the run's record."""
+
 _ON, _OFF = ("true", "1", "yes", "on"), ("", "false", "0", "no", "off")
 _OTLP_VARIABLES = {
     "headers": ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"),
@@ -39,9 +47,9 @@ def find_sinks(
     Raises:
         ValueError: One cannot be used; the message names it, the rule and the fix.
     """
-    pushgateway = pushgateway or environment.get("LIQUID_TELEMETRY_PUSHGATEWAY")
-    textfile = textfile or environment.get("LIQUID_TELEMETRY_TEXTFILE")
-    otlp_metrics = otlp_metrics or environment.get("LIQUID_TELEMETRY_OTLP_METRICS", "")
+    pushgateway = pushgateway or environment.get(SINK_VARIABLES[0])
+    textfile = textfile or environment.get(SINK_VARIABLES[1])
+    otlp_metrics = otlp_metrics or environment.get(SINK_VARIABLES[2], "")
     found: list[Sink] = []
     if pushgateway:
         _check_url("pushgateway", pushgateway, "http://localhost:9091")
@@ -85,5 +93,10 @@ def _first(environment: Mapping[str, str], names: tuple[str, ...]) -> str:
 
 
 def _check_url(name: str, url: str, example: str) -> None:
-    if not url.startswith(("http://", "https://")):
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
+    except ValueError:
+        usable = False
+    if not usable:
         raise ValueError(f"{name}={url!r}: must be a URL such as {example!r}")
