@@ -74,7 +74,7 @@ def prometheus(tmp_path):
     """Start Prometheus servers: ``prometheus(targets=FILE)`` scrapes a ``file_sd`` list every half second."""
     program, started = binary("prometheus"), []
 
-    def start(*, targets: Path, interval="500ms", rules=None):
+    def start(*, targets: Path, interval="500ms", rules=None, honor_labels=False):
         home = tmp_path / f"prometheus-{len(started)}"
         home.mkdir()
         config = {
@@ -84,7 +84,13 @@ def prometheus(tmp_path):
                 "evaluation_interval": interval,
             },
             "rule_files": [str(rules)] if rules else [],
-            "scrape_configs": [{"job_name": "liquid-train", "file_sd_configs": [{"files": [str(targets)]}]}],
+            "scrape_configs": [
+                {
+                    "job_name": "liquid-train",
+                    "honor_labels": honor_labels,
+                    "file_sd_configs": [{"files": [str(targets)]}],
+                }
+            ],
         }
         (home / "prometheus.yml").write_text(json.dumps(config))
         port = free_port()
@@ -109,10 +115,62 @@ def prometheus(tmp_path):
         process.wait(20)
 
 
-def _is_ready(server, process, log):
+@dataclass
+class Metrics:
+    """A server that shows metrics: what it has, and a ``file_sd`` list that names it."""
+
+    url: str
+    targets: Path
+
+    @property
+    def text(self):
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as response:
+            return response.read().decode()
+
+    @property
+    def lines(self):
+        """What is ours of it."""
+        return [line for line in self.text.splitlines() if line.startswith("liquid_nn_")]
+
+
+@pytest.fixture
+def pushgateway(tmp_path):
+    """A Pushgateway."""
+    folder = tmp_path / "pushgateway"  # Debian's build keeps its groups in a file, unless told which
+    options = [f"--persistence.file={folder / 'groups'}"]
+    yield from _serve_metrics(binary("prometheus-pushgateway"), folder, *options)
+
+
+@pytest.fixture
+def node_exporter(tmp_path):
+    """A node_exporter that reads the directory ``textfile`` beside its list of targets and does nothing else."""
+    folder = tmp_path / "node-exporter"
+    (folder / "textfile").mkdir(parents=True)
+    options = ["--collector.disable-defaults", "--collector.textfile"]
+    options.append(f"--collector.textfile.directory={folder / 'textfile'}")
+    yield from _serve_metrics(binary("prometheus-node-exporter"), folder, *options)
+
+
+def _serve_metrics(program, folder, *options):
+    folder.mkdir(exist_ok=True)
+    port, log = free_port(), folder / "log"
+    with log.open("wb") as output:
+        command = [program, f"--web.listen-address=127.0.0.1:{port}", *options]
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    server = Metrics(f"http://127.0.0.1:{port}", folder / "targets.json")
+    server.targets.write_text(json.dumps([{"targets": [f"127.0.0.1:{port}"], "labels": {}}]))
+    try:
+        eventually(lambda: _is_ready(server, process, log, path="/metrics"))
+        yield server
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _is_ready(server, process, log, path="/-/ready"):
     assert process.poll() is None, log.read_text()
     try:
-        with urllib.request.urlopen(f"{server.url}/-/ready", timeout=5) as response:
+        with urllib.request.urlopen(f"{server.url}{path}", timeout=5) as response:
             return response.status == 200
     except OSError:
         return False

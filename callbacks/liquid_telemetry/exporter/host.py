@@ -72,10 +72,11 @@ class Host:
             self._running = asyncio.ensure_future(
                 asyncio.to_thread(_look, frozenset(pids), disk, self._gpus, first)
             )
-        await asyncio.wait({self._running}, timeout=_PATIENCE)
-        if self._running.done():
-            done, self._running, self._at = self._running, None, now
-            self.sample = done.result()
+        running = self._running  # of several that wait, the first to go on clears it
+        await asyncio.wait({running}, timeout=_PATIENCE)
+        if running is self._running and running.done():
+            self._running, self._at = None, now
+            self.sample = running.result()
 
 
 def _look(pids: frozenset[int], disk: Path, gpus: Gpus, first: bool) -> HostSample:
