@@ -87,8 +87,10 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         InputError: there is none, or an option is wrong.
     """
-    options = parser().parse_args(arguments)
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    head = list(arguments)
+    tail = head[head.index("--") :] if "--" in head else []
+    options = parser().parse_args(head[: len(head) - len(tail)])
+    command = [*options.command, *tail] if options.command else tail[1:]
     if not command:
         raise InputError("run: no command; write it after --, as in liquid-train run -- python train.py")
     if sys.platform == "win32":

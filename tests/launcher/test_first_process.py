@@ -35,7 +35,7 @@ def test_exit_codes(finish, own_namespace, code, expected):
 
 def test_signals_that_the_kernel_keeps_from_a_first_process_reach_the_command(finish, own_namespace):
     """A first process gets no signal that it has no handler for, such as SIGTERM."""
-    code = "import os, signal; os.kill(os.getppid(), signal.SIGTERM); signal.pause()"
+    code = "import signal, subprocess; subprocess.run(['sh', '-c', 'kill 1']); signal.pause()"
     assert finish(sys.executable, "-c", code, before=own_namespace)[0] == 143
 
 

@@ -37,7 +37,7 @@ def test_the_name_of_a_command(command, name):
         (["--linger", "-1", "--", "true"], "'-1' must be a number of seconds, 0 or more"),
         (["--linger=nan", "--", "true"], "'nan' must be a number of seconds, 0 or more"),
         (["--port", "70000", "--", "true"], "'70000' must be 0 (a free one) to 65535"),
-        (["--nope", "--", "true"], "run: no such option --nope; see liquid-train run --help"),
+        (["--nope", "--", "true"], "run: unrecognized arguments: --nope; see liquid-train run --help"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message, capsys):
@@ -46,6 +46,23 @@ def test_a_mistake_is_one_line(arguments, message, capsys):
     assert error.count("\n") == 1
     assert error.startswith("liquid-train: error: run: ")
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["--", "a", "--", "--help"], ["a", "--", "--help"]),
+        (["--dir", "x", "a", "--help", "--", "b"], ["a", "--help", "--", "b"]),
+        (["a", "--linger", "x"], ["a", "--linger", "x"]),
+    ],
+)
+def test_what_belongs_to_the_command(arguments, command, monkeypatch):
+    ran = []
+    monkeypatch.setattr(
+        "liquid_telemetry.launcher.launch", lambda command, **options: ran.append(command) or 0
+    )
+    assert main(["run", *arguments]) == 0
+    assert ran == [command]
 
 
 def test_help_teaches(capsys):
@@ -65,7 +82,6 @@ def test_modules_it_imports():
         [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
     ).stdout
     top = {name.split(".")[0] for name in set(output.split()) - set(bare.split())}
-    assert {name for name in top if name not in sys.stdlib_module_names} == {
-        "liquid_train",
-        "liquid_telemetry",
+    assert {name for name in top if name not in sys.stdlib_module_names} <= {
+        *("__mp_main__", "liquid_train", "liquid_telemetry")
     }

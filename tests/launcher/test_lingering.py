@@ -10,7 +10,7 @@ WAITS = "liquid-train run: the end waits up to 60 s to be scraped; Ctrl-C or SIG
 
 def scrape_until_over(process, exporter, seen):
     with suppress(OSError, AttributeError):
-        seen.append(exporter.scrape()["training_jobs_failed_total", "night", "exited"])
+        seen.append(exporter.scrape().get(("training_jobs_failed_total", "night", "exited")))
     return process.poll() is not None
 
 

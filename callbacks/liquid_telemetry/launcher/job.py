@@ -89,7 +89,8 @@ class LaunchedJob:
 
     def is_awaited(self) -> bool:
         """Whether the end of a run under this launcher has not been scraped yet; the exporter then clears it away."""
-        return any(self.run_id in (record.run_id, record.launcher) for record in self._records())
+        theirs = (record for record in self._records() if self.run_id in (record.run_id, record.launcher))
+        return any(record.status != "launching" for record in theirs)
 
     def remark(self) -> str | None:
         """Return what to tell of the exporter's address, None when it is the one asked for."""

@@ -117,16 +117,20 @@ class _Launch:
 
     def _end_exporter(self, child: Child) -> None:
         """Let the exporter count the end and finish the logs: it dies with a container's first process."""
+        self._await(child, lambda: self._tell("exporter") is None and self._tell("is_awaited"), _PATIENCE[0])
         pid = self._tell("exporter")
         if not isinstance(pid, int) or not _is_child(pid):
             return
         for patience in _PATIENCE:
-            deadline = time.monotonic() + patience
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-            while self._tell("exporter_lives") and time.monotonic() < deadline:
-                self._inbox.take(_GLANCE)
-                child.collect(lambda pid, status: None)
+            self._await(child, lambda: self._tell("exporter_lives"), patience)
+
+    def _await(self, child: Child, busy: Callable[[], Any], patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while busy() and time.monotonic() < deadline:
+            self._inbox.take(_GLANCE)
+            child.collect(lambda pid, status: None)
 
     def _tell(self, method: str, *arguments: Any) -> Any:
         if self._job is not None:
