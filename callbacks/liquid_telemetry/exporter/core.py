@@ -151,7 +151,7 @@ class Exporter:
 
     def is_idle(self) -> bool:
         """Whether nobody is left to serve: no run lives, and every end has been scraped or has waited."""
-        waiting = any(not run.retired for run in self._watch.runs.values())
+        waiting = self._watch.behind or any(not run.retired for run in self._watch.runs.values())
         now = self.clock()
         sinks_only = self._sinks_used and not self._scraped
         unscraped = not sinks_only and self.book.ledger.awaiting(now, self.settings.leave)

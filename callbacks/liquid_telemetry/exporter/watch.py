@@ -22,6 +22,7 @@ from liquid_telemetry.spool import is_locked
 
 _TRASH = ".ended-"
 _MEASURE_EVERY = 2.0
+_ADOPT_AT_ONCE = 20
 _CLEAR_AT_ONCE = 50
 _PARENT = 5  # times the grace of ranks
 SCRAPES = 2
@@ -29,10 +30,12 @@ SCRAPES = 2
 
 
 class Watch:
-    """Runs in the spool, by run id."""
+    """Runs in the spool, by run id; ``behind`` says that there are more."""
 
     def __init__(self, settings: Settings, book: Book, faults: Faults, background: Executor) -> None:
         self.runs: dict[str, Run] = {}
+        self.behind = False
+        self._adopted = float("-inf")
         self._settings = settings
         self._directory = settings.spool / "runs"
         self._book = book
@@ -46,7 +49,7 @@ class Watch:
             now: Monotonic seconds.
             measure: Whether to look at the metrics of every run, not only of those where it is time.
         """
-        self._find()
+        self._find(now)
         for run in self.runs.values():
             for error in run.refresh(now):
                 self._faults.report("record", error)
@@ -80,18 +83,35 @@ class Watch:
                 if rank.alive and rank.lock.exists():
                     os.utime(rank.lock)
 
-    def _find(self) -> None:
+    def _find(self, now: float) -> None:
         if not self._directory.is_dir():
             return
+        unknown: list[Path] = []
         for path in self._directory.iterdir():
             if path.name.startswith(_TRASH):
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.name not in self.runs and any(path.glob("*.json")):
-                self.runs[path.name] = Run(path)
-            elif path.name not in self.runs and _is_abandoned(path, self._settings.leave):
-                shutil.rmtree(path, ignore_errors=True)
+            elif path.name not in self.runs:
+                unknown.append(path)
+        if (
+            not self.behind or now - self._adopted >= self._settings.poll
+        ):  # scrapes in between are not held up
+            self._adopt(unknown)
+            self._adopted = now
         for run_id in [run_id for run_id, run in self.runs.items() if not run.directory.is_dir()]:
             del self.runs[run_id]
+
+    def _adopt(self, unknown: list[Path]) -> None:
+        """Take up a few runs at once, those written to last first: a thousand stale ones hold up nothing."""
+        room = _ADOPT_AT_ONCE
+        for path in sorted(unknown, key=_last_written, reverse=True):
+            if any(path.glob("*.json")):
+                if room == 0:
+                    break
+                room -= 1
+                self.runs[path.name] = Run(path)
+            elif _is_abandoned(path, self._settings.leave):
+                shutil.rmtree(path, ignore_errors=True)
+        self.behind = room == 0
 
     def _seniority(self, run: Run) -> tuple[bool, float]:
         return self._book.entries[run.run_id].slot is None, run.record.started
@@ -172,6 +192,13 @@ class Watch:
         trash = directory.with_name(f"{_TRASH}{directory.name}-{time.time_ns()}")
         directory.rename(trash)
         shutil.rmtree(trash, ignore_errors=True)
+
+
+def _last_written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _is_abandoned(directory: Path, age: float) -> bool:
