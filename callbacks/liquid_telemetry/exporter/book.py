@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -132,7 +133,8 @@ def open_book(path: Path, hold: float, max_models: int, now: float) -> tuple[Boo
         book._take_over(json.loads(path.read_bytes()), now)
     except FileNotFoundError:
         return book, None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        path.replace(path.with_suffix(".damaged"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+        with contextlib.suppress(OSError):
+            path.replace(path.with_suffix(".damaged"))
         return Book(path, hold, max_models), error
     return book, None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
+
+_MAX_BYTES = 1_000_000
 
 FINAL = frozenset({"completed", "failed", "interrupted", "tuned"})
 """Statuses after which a process may go without having died."""
@@ -86,15 +88,31 @@ class RunRecord:
         """Decode; unknown keys, as a newer version may write, are ignored.
 
         Raises:
-            ValueError: Not a JSON object with a ``run_id`` and a ``model_name``.
+            ValueError: Not a JSON object with a ``run_id`` and a ``model_name``, or a value of another type.
         """
-        decoded: Any = json.loads(data)
+        try:
+            decoded: Any = json.loads(data)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
         if not isinstance(decoded, dict) or not {"run_id", "model_name"} <= decoded.keys():
             raise ValueError("a run record must be a JSON object with run_id and model_name")
-        return cls(**{name: value for name, value in decoded.items() if name in _FIELDS})
+        known = {name: value for name, value in decoded.items() if name in _TYPES}
+        for name, value in known.items():
+            if not isinstance(value, _TYPES[name]):
+                types = " or ".join(one.__name__ for one in _TYPES[name])
+                raise ValueError(f"{name}={value!r:.100}: must be {types}")
+        return cls(**known)
 
 
-_FIELDS = frozenset(field.name for field in fields(RunRecord))
+def _types_of(hint: Any) -> tuple[type, ...]:
+    """The types that JSON may hold for a field: an integer is a float, too."""
+    types = tuple(
+        get_origin(one) or one for one in (get_args(hint) if type(None) in get_args(hint) else (hint,))
+    )
+    return (*types, int) if float in types else types
+
+
+_TYPES = {name: _types_of(hint) for name, hint in get_type_hints(RunRecord).items()}
 
 
 def read_record(path: Path) -> RunRecord:
@@ -102,9 +120,13 @@ def read_record(path: Path) -> RunRecord:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It holds no record.
+        ValueError: It holds no record, or is larger than one can be.
     """
-    return RunRecord.from_json(path.read_bytes())
+    with path.open("rb") as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise ValueError(f"more than {_MAX_BYTES} bytes")
+    return RunRecord.from_json(data)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

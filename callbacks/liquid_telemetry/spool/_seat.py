@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -18,6 +19,7 @@ from liquid_telemetry.spool._launched import launched_by, mark_started
 from liquid_telemetry.spool._lock import FileLock
 from liquid_telemetry.spool._record import RunRecord, write_atomically
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 _log = logging.getLogger("liquid_telemetry")
@@ -71,7 +73,13 @@ class RunSeat:
         """Change fields of the record and write it; nothing after :meth:`release`."""
         if self._is_held():
             self.record = replace(self.record, **changes)
-            self._write(".json", self.record.to_json())
+            try:
+                self._write(".json", self.record.to_json())
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                self._path(".prom").unlink(missing_ok=True)  # how it ends counts more than what it measured last
+                self._write(".json", self.record.to_json())
 
     def publish(self, snapshot: bytes) -> None:
         """Replace the metrics snapshot, OpenMetrics text with ``# EOF``; nothing after :meth:`release`."""
