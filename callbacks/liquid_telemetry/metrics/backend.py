@@ -242,7 +242,8 @@ class PrometheusBackend:
             for (signal, reason), count in list(counts.items()):
                 self._store.set(f"telemetry_{kind}_total", count, signal, reason)
         if self._publisher is not None:
-            self._publisher.publish(self._store, force=force, **position)
+            with self._faults.guard("metrics"):  # the outcome is told although a disk is full
+                self._publisher.publish(self._store, force=force, **position)
 
     def outputs(self) -> dict[str, str | None]:
         """Where the metrics are served."""

@@ -115,8 +115,9 @@ class Publisher:
         The exporter, once it serves, finds the run in the spool: nothing waits for it but the line that names it.
         """
         if self._seat is not None:
-            if not self._seat.record.final:
-                self._seat.update(status="tuned")
+            with suppress(OSError):  # the seat is given up although a disk is full
+                if not self._seat.record.final:
+                    self._seat.update(status="tuned")
             self._record = self._seat.record
             self._seat.release()
             self._seat = None
