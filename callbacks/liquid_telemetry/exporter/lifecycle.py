@@ -17,7 +17,7 @@ from liquid_telemetry.exporter.faults import log
 from liquid_telemetry.exporter.routes import Routes
 from liquid_telemetry.exporter.server import HttpServer
 from liquid_telemetry.exporter.settings import Settings
-from liquid_telemetry.spool import FileLock
+from liquid_telemetry.spool import ExporterAddress, FileLock
 
 _LOG_BYTES = 256_000
 
@@ -57,9 +57,9 @@ class _Life:
         log.info("pid %d serves %s at %s", served.pid, spool, served.url)
         if served.notice:
             log.warning("%s", served.notice)
-        with contextlib.suppress(OSError):
-            address.announce(spool, served)
+        announced = False
         while not self._should_leave():
+            announced = announced or _announce(spool, served)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._settings.poll)
             self._wake.clear()
@@ -102,6 +102,15 @@ class _Life:
                 address.withdraw(self._settings.spool)
         log.info("leaving")
         self._lock.release()  # here, because a thread that a dead disk holds up may delay asyncio.run()
+
+
+def _announce(spool: Path, served: ExporterAddress) -> bool:
+    """Name the address; False where that has to be tried again, as on a disk that is full just now."""
+    try:
+        address.announce(spool, served)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
