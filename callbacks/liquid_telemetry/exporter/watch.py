@@ -166,6 +166,9 @@ class Watch:
     def _seat(self, run: Run) -> None:
         entry = self._book.entries[run.run_id]
         others = [other for other in self.runs.values() if other is not run]
+        if not run.live and any(_follows(other, run) for other in others):
+            run.slot, run.retired = 0, True
+            return
         for replaced in slots.assign(run, others, entry.slot):
             replaced.retired = True
         if entry.slot != run.slot:
@@ -192,6 +195,12 @@ class Watch:
         trash = directory.with_name(f"{_TRASH}{directory.name}-{time.time_ns()}")
         directory.rename(trash)
         shutil.rmtree(trash, ignore_errors=True)
+
+
+def _follows(later: Run, run: Run) -> bool:
+    """Whether a later run of the model is seated: one that is found when it is long over has nothing to show."""
+    seated = later.slot is not None and later.label == run.label
+    return seated and later.record.started > run.record.started
 
 
 def _last_written(path: Path) -> float:
