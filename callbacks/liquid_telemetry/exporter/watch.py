@@ -182,7 +182,7 @@ class Watch:
             return True
         waited = now - run.ended_at >= self._settings.leave
         closed = run.closing is None or run.closing.done()
-        return waited or (closed and (run.retired or run.scrapes >= SCRAPES))
+        return waited or (closed and run.told and (run.retired or run.scrapes >= SCRAPES))
 
     def _check_closing(self, run: Run) -> None:
         if run.closing is not None and run.closing.done():
