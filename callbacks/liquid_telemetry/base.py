@@ -150,7 +150,7 @@ class TelemetryCallback(Callback):
 
     @_observed
     def on_train_end(self, observer: Observer, trainer: Trainer) -> None:
-        observer.training.settle(trainer)
+        observer.train_end(trainer)
 
     @_observed
     def on_fit_end(self, observer: Observer, trainer: Trainer) -> None:

@@ -18,6 +18,7 @@ from liquid_telemetry.exporter.ledger import Receipt
 from liquid_telemetry.exporter.runs import Run
 from liquid_telemetry.exporter.settings import Settings
 from liquid_telemetry.exporter.sinks.dispatch import Sinks
+from liquid_telemetry.exporter.stall_events import Stalls
 from liquid_telemetry.exporter.watch import SCRAPES, Watch
 from liquid_telemetry.signals import PREFIX
 
@@ -60,6 +61,7 @@ class Exporter:
             self.faults.report("counters", damage)
         self._background = futures.ThreadPoolExecutor(1, "closing")
         self._watch = Watch(settings, self.book, self.faults, self._background)
+        self._stalls = Stalls(self.faults)
         self._scraped = self._sinks_used = False
         self.sinks = Sinks(settings, self.book, self.faults, self._expose_to_sink)
 
@@ -81,6 +83,7 @@ class Exporter:
         """
         now = self.clock()
         self._watch.look(now, measure=measure)
+        self._stalls.tell(self._watch.runs)
         if self.book.ledger.reveal(now):
             self.book.changed = True
         self._credit_sinks(now)

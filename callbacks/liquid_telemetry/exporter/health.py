@@ -63,7 +63,7 @@ def _components(run: Run, settings: Settings, now: float) -> Components:
 def _training(run: Run) -> dict[str, Any]:
     if run.state in ("starting", "running", "completed"):
         return {"status": HEALTHY, "state": run.state}
-    reason = str(run.outcome) if run.outcome is not None else run.state
+    reason = str(run.outcome or run.stall or run.state)
     return {"status": DEGRADED, "state": run.state, "reason": reason}
 
 

@@ -11,6 +11,7 @@ from liquid_telemetry.exporter.curve import Curve
 from liquid_telemetry.exporter.outcome import Outcome
 from liquid_telemetry.exporter.process import Process
 from liquid_telemetry.exporter.snapshots import Snapshot, SnapshotError
+from liquid_telemetry.exporter.stalls import PATIENCE, Silence, Stall, find_stall
 from liquid_telemetry.spool import RunRecord, is_locked, read_exit, read_record
 
 
@@ -23,6 +24,7 @@ class Rank:
         self.lock = directory / f"{number}.lock"
         self.process = Process()
         self.snapshot = Snapshot(directory / f"{number}.prom")
+        self.silence = Silence(directory / f"{number}.pulse")
         self._path = directory / f"{number}.json"
         self.record = self._read()
 
@@ -61,19 +63,21 @@ class Run:
     """A run as the exporter keeps it; times are monotonic seconds.
 
     ``label`` is the model under which it is counted, ``slot`` its number among the live runs of that model,
-    ``stalled`` whether it has made no progress for too long, ``scrapes`` how many scrapes have received its end,
+    ``stall`` what is known of its making no progress for too long, ``patience`` the least silence that can be one,
+    ``scrapes`` how many scrapes have received its end,
     ``retired`` whether its series have gone, ``closing`` the work on what a dead process left open, ``measured`` when
     its metrics were last looked at.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, patience: float = PATIENCE) -> None:
         self.run_id = directory.name
         self.directory = directory
         self.ranks: dict[int, Rank] = {}
         self.label = ""
         self.slot: int | None = None
         self.outcome: Outcome | None = None
-        self.stalled = False
+        self.patience = patience
+        self.stall: Stall | None = None
         self.died_at: float | None = None
         self.ended_at: float | None = None
         self.scrapes = 0
@@ -96,6 +100,23 @@ class Run:
             except (OSError, ValueError) as error:
                 yield error
         self._note_changes(now)
+        self._listen(now)
+
+    def _listen(self, now: float) -> None:
+        """See whether it goes on. The dead are silent: of them only a last pulse that was not seen yet counts."""
+        for rank in self.ranks.values():
+            rank.silence.look(now, alive=rank.alive)
+        judged = [rank for rank in self.ranks.values() if not rank.record.final]
+        alive = [rank for rank in judged if rank.alive]
+        if alive or not any(rank.died for rank in judged):
+            self.stall = find_stall([(rank.number, rank.silence) for rank in alive], self.patience)
+        elif any(rank.silence.seconds == 0 for rank in judged):
+            self.stall = None
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it has made no progress for too long; of a dead one, whether it had not when it died."""
+        return self.stall is not None
 
     def _note_changes(self, now: float) -> None:
         if any(rank.died for rank in self.ranks.values()):
@@ -174,4 +195,6 @@ class Run:
             return self.outcome.kind
         if not self.live:
             return "completed"
+        if self.stalled:
+            return "stalled"
         return "starting" if self.record.status == "starting" else "running"

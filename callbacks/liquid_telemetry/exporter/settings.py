@@ -28,6 +28,7 @@ class Settings:
     leave: float = _option(300.0, "how long an ended run waits to be scraped twice")
     linger: float = _option(20.0, "how long SIGTERM waits for the scrape of an ended run")
     grace: float = _option(2.0, "how long a dead rank waits for what the other ranks say")
+    stall: float = _option(60.0, "least silence of a run that can be a stall; some phases get a multiple")
     stale: float = _option(300.0, "age at which the metrics of a live run count as stale")
     recent: float = _option(300.0, "how long a telemetry error makes its component degraded")
     critical: float = _option(90.0, "use of memory or disk, in percent, above which health is critical")

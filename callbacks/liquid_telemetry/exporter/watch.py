@@ -108,7 +108,7 @@ class Watch:
                 if room == 0:
                     break
                 room -= 1
-                self.runs[path.name] = Run(path)
+                self.runs[path.name] = Run(path, self._settings.stall)
             elif _is_abandoned(path, self._settings.leave):
                 shutil.rmtree(path, ignore_errors=True)
         self.behind = room == 0

@@ -83,7 +83,7 @@ class PrometheusBackend:
         if self._job is not None:
             self._job.open()
         if self._publisher is not None:
-            self._publisher.open(correlation.outputs)
+            self._publisher.open(correlation.outputs, correlation.heart)
             self._publish(force=True)
 
     def _wanted_sinks(self) -> list[Sink]:

@@ -14,7 +14,9 @@ from typing import Any
 
 from prometheus_client.openmetrics.exposition import generate_latest
 
+from liquid_telemetry.metrics.stacks import StackFile
 from liquid_telemetry.metrics.store import Store
+from liquid_telemetry.observe.pulse import Heart
 from liquid_telemetry.observe.records import RunInfo
 from liquid_telemetry.spool import (
     ExporterAddress,
@@ -50,15 +52,18 @@ class Publisher:
         self._spool = spool_dir()
         self._seat: RunSeat | None = None
         self._record: RunRecord | None = None
+        self._heart: Heart | None = None
+        self._stacks: StackFile | None = None
         self._address: ExporterAddress | None = None
         self._due = 0.0
         self._started = False
 
-    def open(self, outputs: Mapping[str, str | None]) -> None:
+    def open(self, outputs: Mapping[str, str | None], heart: Heart | None = None) -> None:
         """Take the seat; a later stage of an ended run keeps its outcome.
 
         Args:
             outputs: What the other signals of the run write, for the exporter to finish after a death.
+            heart: Whose pulse the exporter is to see.
         """
         record = self._record
         if record is None or record.status == "tuned":
@@ -70,8 +75,17 @@ class Publisher:
             trace_id=outputs.get("trace_id"),
         )
         self._seat = RunSeat.take(self._spool, record)
+        if heart is not None:
+            self._show_pulse(self._seat, heart)
         if self._run.local_rank == 0:
             self._started = start_exporter(self._spool, self._host, self._port)
+
+    def _show_pulse(self, seat: RunSeat, heart: Heart) -> None:
+        with suppress(OSError):  # no stacks then
+            self._stacks = StackFile(seat.stacks)
+            heart.signals = self._stacks.ask, self._stacks.dump
+        self._heart, heart.write = heart, seat.beat
+        heart.tell()
 
     def _new_record(self) -> RunRecord:
         run = self._run
@@ -119,11 +133,20 @@ class Publisher:
                 if not self._seat.record.final:
                     self._seat.update(status="tuned")
             self._record = self._seat.record
+            self._hide_pulse()
             self._seat.release()
             self._seat = None
             if self._started and self._address is None:
                 self._started = False
                 self._wait()
+
+    def _hide_pulse(self) -> None:
+        if self._heart is not None:
+            self._heart.write = None
+        if self._stacks is not None:
+            with suppress(OSError):  # it lies on a disk that may have become read-only
+                self._stacks.close()
+            self._stacks = None
 
     def _wait(self) -> None:
         wait_exporter(self._spool)

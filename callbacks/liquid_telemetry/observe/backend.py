@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from liquid_telemetry.observe.guard import Faults
+from liquid_telemetry.observe.pulse import Heart
 from liquid_telemetry.observe.records import Record, RunInfo
 
 
@@ -28,8 +29,11 @@ class Correlation:
     """What the signals of a run know of one another.
 
     Tracing sets the spans that are open; logs and metrics name them. ``outputs`` is what the backends have said for
-    ``telemetry.json``; metrics pass it on to the exporter process, which finishes a dead run's files.
+    ``telemetry.json``; metrics pass it on to the exporter process, which finishes a dead run's files. They pass on the
+    pulse of ``heart`` as well, from which that process judges whether the run goes on.
     """
+
+    heart: Heart = field(default_factory=lambda: Heart(Faults()))
 
     run: SpanRef | None = None
     epoch: SpanRef | None = None

@@ -44,6 +44,7 @@ class CheckpointWatch:
 
     def __enter__(self) -> None:
         trainer = self._trainer()
+        self._state.dispatch.heart.save(True)
         with self._faults.guard("observer"):
             if trainer is not None:
                 self._before(trainer)
@@ -55,6 +56,7 @@ class CheckpointWatch:
     ) -> None:
         end = self._state.unix_now
         self._state.phases.leave()
+        self._state.dispatch.heart.save(False)
         trainer = self._trainer()
         if kind is None and trainer is not None and self._state.announced:
             with self._faults.guard("observer"):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from liquid_telemetry.observe.backend import Backend, Correlation
 from liquid_telemetry.observe.guard import Faults
+from liquid_telemetry.observe.pulse import Heart
 from liquid_telemetry.observe.records import Record, RunInfo
 from liquid_telemetry.observe.scalars import DeferredScalars
 from liquid_telemetry.spool import write_atomically
@@ -50,11 +51,18 @@ class Dispatcher:
         self._deferred = deferred or DeferredScalars()
         self._manifest = ""
         self._run: RunInfo | None = None
+        self._correlation = Correlation(Heart(faults))
+
+    @property
+    def heart(self) -> Heart:
+        """The pulse of the run."""
+        return self._correlation.heart
 
     def start(self, run: RunInfo) -> None:
         """Open every backend for a run."""
         if self._run is not run:
-            self._run, self._correlation, self.facts, self._manifest = run, Correlation(), {}, ""
+            self._run, self.facts, self._manifest = run, {}, ""
+            self._correlation = Correlation(Heart(self._faults))
         for backend in self.backends:
             with self._faults.guard(backend.signal):
                 backend.start(run, self._correlation, self._faults)

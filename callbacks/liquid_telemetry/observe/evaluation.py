@@ -37,6 +37,7 @@ class EvaluationWatch:
         if trainer.sanity_checking:
             return
         state = self._state
+        state.dispatch.heart.evaluate(stage)
         self._before = scalars(trainer.callback_metrics)
         epoch, step = trainer.current_epoch, trainer.global_step
         self._loop = StageLoop(stage, epoch, step, state.clock, state.phases)
@@ -54,6 +55,7 @@ class EvaluationWatch:
             self._state.phases.compact()
         elif self._loop.end(index, self._samples.count(batch), None):
             self._drain(trainer, self._loop)
+            self._state.dispatch.heart.beat()
 
     def end(self, trainer: Trainer) -> None:
         """A pass ended; Lightning has computed everything it logged."""
@@ -73,6 +75,7 @@ class EvaluationWatch:
     def _stop_timing(self) -> None:
         if self._timing:
             self._timing = False
+            self._state.dispatch.heart.evaluate("")
             self._state.phases.leave()
 
     def _drain(self, trainer: Trainer, loop: StageLoop) -> None:

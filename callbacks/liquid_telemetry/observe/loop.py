@@ -92,6 +92,15 @@ class StageLoop:
         if self._open is not None:
             self.end(self._open, 0, None, True)
 
+    def report_first(self) -> None:
+        """Let the end of the first batch be told by :meth:`end` as if it were time to drain."""
+        self._drain_at = self.start
+
+    def is_due(self) -> bool:
+        """Whether it was time to drain after that all the same."""
+        self._drain_at = self.start + DRAIN_EVERY_NS
+        return bool(self._rows) and self._rows[-1][2] >= self._drain_at
+
     def drain(self) -> Rows:
         """The rows since the last drain; counts them."""
         rows, self._rows = self._rows, []

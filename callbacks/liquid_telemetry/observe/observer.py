@@ -18,6 +18,7 @@ from liquid_telemetry.observe.guard import Faults
 from liquid_telemetry.observe.outcome import in_teardown, outcome_of, ran_in_children
 from liquid_telemetry.observe.phases import PhaseClock
 from liquid_telemetry.observe.profiler import ProfilerTap, profiler_of, set_profiler, untapped
+from liquid_telemetry.observe.pulse import END, FIRST
 from liquid_telemetry.observe.records import RunEnded, RunInfo, RunStarted
 from liquid_telemetry.observe.run import (
     STAGE_OF_FN,
@@ -142,6 +143,7 @@ class Observer:
         if state is None or state.announced:
             return
         state.announced = True
+        self._dispatch.heart.begin(FIRST)
         checkpoints = checkpoint_folder(trainer) if self._fn == "fit" else None
         self._dispatch.facts.update(checkpoints=checkpoints, resumed_from=state.resumed_from)
         module: LightningModule | None = trainer.lightning_module
@@ -160,6 +162,11 @@ class Observer:
         if self._fn != "fit":
             self.announce(trainer)
         self.evaluation.start(trainer, stage)
+
+    def train_end(self, trainer: Trainer) -> None:
+        """The last epoch is over."""
+        self._dispatch.heart.begin(END)
+        self.training.settle(trainer)
 
     def fit_end(self, trainer: Trainer) -> None:
         """Training is over and the last asynchronous checkpoint is on disk."""

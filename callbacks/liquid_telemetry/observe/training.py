@@ -14,6 +14,7 @@ from liquid_telemetry.observe.batches import SampleCounter
 from liquid_telemetry.observe.loop import Rows, StageLoop
 from liquid_telemetry.observe.names import pick_accuracy, pick_loss
 from liquid_telemetry.observe.progress import learning_rates, measure
+from liquid_telemetry.observe.pulse import EPOCH
 from liquid_telemetry.observe.records import BatchBlock, DevicePhases, EpochEnded, EpochStarted, GradientNorm
 from liquid_telemetry.observe.run import finite_or_none
 from liquid_telemetry.observe.state import RunState
@@ -44,6 +45,7 @@ class TrainingWatch:
         self._gradient_due = 0
         self._nonfinite: str | None = None
         self._device = state.device
+        self._begun = False
 
     @property
     def measures_gradients(self) -> bool:
@@ -60,6 +62,7 @@ class TrainingWatch:
         loop = self._loop or self._open(trainer)
         if index >= self._last_index and trainer.is_last_batch:
             loop.learning_rates = learning_rates(trainer)  # schedulers step before the batch's end is told
+            self._state.dispatch.heart.begin(EPOCH)
         if self._device is not None:
             self._device.begin_batch()
         loop.begin(index)
@@ -70,6 +73,9 @@ class TrainingWatch:
         skipped = not outputs and self._automatic
         loss = self._loss_in(outputs, trainer)
         due = loop.end(index, self._samples.count(batch), loss, skipped)
+        if due:
+            self._state.dispatch.heart.train(loop.epoch, index, trainer.is_last_batch)
+            due, self._begun = self._begun or loop.is_due(), True
         if due or (loss is None and trainer.is_last_batch):
             self._drain(trainer, loop, self._with_logged_loss(trainer, loop))
             self._stop_if_asked()
@@ -86,6 +92,7 @@ class TrainingWatch:
     def epoch_end(self, trainer: Trainer) -> None:
         """An epoch ended; its checkpoint and the last of its metrics are still to come."""
         if self._loop is not None:
+            self._state.dispatch.heart.begin(EPOCH)
             self._close(trainer, self._loop, complete=True)
             if self._state.options.stop_on_nonfinite:
                 self._state.dispatch.settle()
@@ -122,6 +129,8 @@ class TrainingWatch:
         self._scale = float(trainer.accumulate_grad_batches) if self._automatic else 1.0
         epoch, step = trainer.current_epoch, trainer.global_step
         self._loop = loop = StageLoop("train", epoch, step, state.clock, state.phases)
+        if not self._begun:
+            loop.report_first()
         expected = finite_or_none(trainer.num_training_batches)
         self._last_index = expected - 1 if expected else 0
         start = state.clock.unix_ns(loop.start)

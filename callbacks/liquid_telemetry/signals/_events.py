@@ -86,6 +86,31 @@ _ALL = (
         ("epoch", "batch", "global_step", "value", "count"),
     ),
     Event(
+        "training_stalled",
+        "error",
+        "No progress for longer than this phase of the run ever took; written by the exporter. The stacks are those of "
+        "the trainer's threads, or null with the reason in stacks_missing.",
+        (
+            "stage",
+            "phase",
+            "seconds_without_progress",
+            "expected_seconds",
+            "epoch",
+            "batch",
+            "rank",
+            "pid",
+            "process_state",
+            "stacks",
+            "stacks_missing",
+        ),
+    ),
+    Event(
+        "training_recovered",
+        "info",
+        "A stalled run goes on; written by the exporter.",
+        ("stage", "phase", "seconds_without_progress", "epoch", "batch", "rank", "pid"),
+    ),
+    Event(
         "training_completed",
         "info",
         "The run ended well.",

@@ -9,6 +9,8 @@
             runs/<run_id>/<rank>.lock   POSIX-locked for the rank's life; free, without a final record: dead
                           <rank>.json   what the rank says of itself (RunRecord)
                           <rank>.prom   its latest metrics, OpenMetrics text
+                          <rank>.pulse  where it is and that it goes on (Pulse)
+                          <rank>.stacks where its threads write their stacks when signalled
                           <rank>.exit   wait status of its process, where a launcher is its parent
                           started       in a launcher's own: a run has begun under it
 
@@ -32,6 +34,7 @@ from liquid_telemetry.spool._launched import (
     write_exit,
 )
 from liquid_telemetry.spool._lock import FileLock, is_locked
+from liquid_telemetry.spool._pulse import Pulse, read_pulse
 from liquid_telemetry.spool._record import FINAL, RunRecord, read_record, write_atomically
 from liquid_telemetry.spool._seat import RunSeat
 from liquid_telemetry.spool._sinks import Sink, find_sinks
@@ -42,6 +45,7 @@ __all__ = [
     "SPOOL_VARIABLE",
     "ExporterAddress",
     "FileLock",
+    "Pulse",
     "RunRecord",
     "RunSeat",
     "Sink",
@@ -54,6 +58,7 @@ __all__ = [
     "is_locked",
     "launched_by",
     "read_exit",
+    "read_pulse",
     "read_record",
     "spool_dir",
     "start_exporter",

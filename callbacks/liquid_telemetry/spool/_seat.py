@@ -17,6 +17,7 @@ from liquid_telemetry.spool._directory import SpoolError
 from liquid_telemetry.spool._identity import identity
 from liquid_telemetry.spool._launched import launched_by, mark_started
 from liquid_telemetry.spool._lock import FileLock
+from liquid_telemetry.spool._pulse import Pulse
 from liquid_telemetry.spool._record import RunRecord, write_atomically
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -39,6 +40,7 @@ class RunSeat:
         self._directory = spool / "runs" / record.run_id
         self._pid = os.getpid()
         self._lock: FileLock | None = None
+        self._pulse: int | None = None
 
     @classmethod
     def take(cls, spool: Path, record: RunRecord) -> RunSeat:
@@ -78,7 +80,8 @@ class RunSeat:
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
-                self._path(".prom").unlink(missing_ok=True)  # how it ends counts more than what it measured last
+                # How it ends counts more than what it measured last.
+                self._path(".prom").unlink(missing_ok=True)
                 self._write(".json", self.record.to_json())
 
     def publish(self, snapshot: bytes) -> None:
@@ -86,9 +89,24 @@ class RunSeat:
         if self._is_held():
             self._write(".prom", snapshot)
 
+    def beat(self, pulse: Pulse) -> None:
+        """Say where the rank is and that it goes on; nothing after :meth:`release`."""
+        if self._is_held():
+            if self._pulse is None:
+                self._pulse = os.open(self._path(".pulse"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.pwrite(self._pulse, pulse.to_bytes(), 0)
+
+    @property
+    def stacks(self) -> Path:
+        """Where the threads of the process write their stacks when signalled."""
+        return self._path(".stacks")
+
     def release(self) -> None:
         """Give up the seat; without a final record this reads as a death. Safe to call twice."""
         if self._lock is not None and self._pid == os.getpid():
+            if self._pulse is not None:
+                os.close(self._pulse)
+                self._pulse = None
             _taken.pop(self._lock.path, None)
             self._lock.release()
             self._lock = None
