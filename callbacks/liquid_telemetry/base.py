@@ -61,7 +61,7 @@ class TelemetryCallback(Callback):
         self._options = options
         self._observer: Observer | None = None
         if not self.enabled:
-            vars(self).update(dict.fromkeys(_OFTEN))  # Lightning skips a hook that is None
+            vars(self).update(_skipped(type(self), _OFTEN + _OFTEN_EVALUATED))
 
     @property
     def run(self) -> Run | None:
@@ -93,11 +93,8 @@ class TelemetryCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         stay = ("_observer", "_registry", "_provider", "_logger")
-        lent = (
-            "log",
-            "log_dict",
-            *_OFTEN,
-        )  # log: methods of the model, which Lightning hangs on every callback
+        # log: methods of the model, which Lightning hangs on every callback
+        lent = ("log", "log_dict", *_OFTEN, *_OFTEN_EVALUATED)
         kept = {name: value for name, value in self.__dict__.items() if name not in lent}
         kept |= {name: None for name in stay if name in kept}
         return kept | {"_options": replace(self._options, clock=None)}
@@ -107,6 +104,7 @@ class TelemetryCallback(Callback):
         _dismiss(trainer)
         self._observer = _observers.get(trainer)
         self._begin(trainer, pl_module, stage)
+        vars(self).update(_skipped(type(self), _UNUSED))
         if stage == "fit":
             self._shorten(trainer, pl_module)
 
@@ -213,7 +211,16 @@ class TelemetryCallback(Callback):
         observer.teardown(trainer, stage)
 
 
-_OFTEN = ("on_train_batch_start", "on_train_batch_end", "on_before_optimizer_step")
+_UNUSED = ("on_before_zero_grad", "on_before_backward", "on_after_backward")
+_OFTEN = ("on_train_batch_start", "on_train_batch_end", "on_before_optimizer_step", *_UNUSED)
+_OFTEN_EVALUATED = tuple(
+    f"on_{stage}_batch_{moment}" for stage in ("validation", "test", "predict") for moment in ("start", "end")
+)
+
+
+def _skipped(kind: type[TelemetryCallback], names: Sequence[str]) -> dict[str, None]:
+    """Lightning skips a hook that is None, and calls one that does nothing; a subclass may have a use for it."""
+    return {name: None for name in names if getattr(kind, name) is getattr(TelemetryCallback, name)}
 
 
 def _short_hooks(callback: TelemetryCallback, observer: Observer) -> dict[str, Callable[..., None] | None]:

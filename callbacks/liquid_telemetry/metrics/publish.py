@@ -50,7 +50,7 @@ class Publisher:
         self._record: RunRecord | None = None
         self._address: ExporterAddress | None = None
         self._due = 0.0
-        self._started = False
+        self._started = self._waited = False
 
     def open(self, outputs: Mapping[str, str | None]) -> None:
         """Take the seat; a later stage of an ended run keeps its outcome.
@@ -117,11 +117,11 @@ class Publisher:
             self._record = self._seat.record
             self._seat.release()
             self._seat = None
-            if self._started and self._address is None:
-                self._started = False
+            if self._started and not self._waited and self._address is None:
                 self._wait()
 
     def _wait(self) -> None:
+        self._waited = True
         wait_exporter(self._spool)
         if self.outputs()["metrics_url"] is None:
             _tell(
