@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
-from liquid_telemetry.observe.backend import Backend
 from liquid_telemetry.observe.guard import Faults
-from liquid_telemetry.observe.observer import Observer
 from liquid_telemetry.observe.run import ObserverOptions
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
+
+    from liquid_telemetry.observe.backend import Backend
+    from liquid_telemetry.observe.observer import Observer
 elif "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
     from pytorch_lightning import Callback
 else:
@@ -53,7 +54,7 @@ class TelemetryCallback(Callback):
     """What all our callbacks share. Of those on one Trainer the first leads: it alone observes, for all.
 
     Constructors keep plain options; files, threads and sockets are born in ``setup`` and stay behind when the
-    callback is pickled, and so do collaborators.
+    callback is pickled, and so do collaborators. What observes is imported there, too.
     """
 
     def __init__(self, enabled: bool, options: ObserverOptions) -> None:
@@ -82,6 +83,8 @@ class TelemetryCallback(Callback):
         return observer if observer.is_led_by(self) else None
 
     def _observe(self, trainer: Trainer) -> Observer:
+        from liquid_telemetry.observe.observer import Observer
+
         attached: list[Any] = cast("Any", trainer).callbacks
         ours = [c for c in attached if isinstance(c, TelemetryCallback) and c.enabled] or [self]
         options = self._options

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from liquid_telemetry.base import TelemetryCallback
-from liquid_telemetry.observe.backend import Backend
 from liquid_telemetry.observe.clock import Clock
 from liquid_telemetry.observe.run import ObserverOptions
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from prometheus_client import CollectorRegistry
+
+    from liquid_telemetry.observe.backend import Backend
 
 __all__ = ["OpenTelemetrySpans", "PrometheusMetrics", "StructlogEvents", "Telemetry"]
 

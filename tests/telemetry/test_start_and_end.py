@@ -84,6 +84,7 @@ def test_what_is_imported_and_when(workshop):
     packages = {step: {name.partition(".")[0] for name in names} for step, names in told.items()}
     theirs = {"opentelemetry", "structlog", "prometheus_client", "rich", "requests", "grpc", "google"}
     assert not packages["callbacks"] & theirs
+    assert not {"liquid_telemetry.observe.observer", "liquid_telemetry.spool"} & set(told["callbacks"])
     assert not told["objects"]
     assert packages["OpenTelemetrySpans"] & theirs == {"opentelemetry"}
     assert "structlog" in packages["StructlogEvents"]
