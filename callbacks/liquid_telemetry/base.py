@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
@@ -231,35 +231,12 @@ def _short_hooks(callback: TelemetryCallback, observer: Observer) -> dict[str, C
 
     They hang on the callback while its Trainer fits. Another Trainer with the same callback goes the long way.
     """
-    owner, watch, faults = observer.trainer, observer.training, observer.faults
-    kind = type(callback)
+    from liquid_telemetry.observe.hooks import short_hooks
 
-    def on_train_batch_start(
-        trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if owner() is not trainer:
-            kind.on_train_batch_start(callback, trainer, pl_module, batch, batch_idx)
-            return
-        try:
-            watch.batch_start(trainer, batch_idx)
-        except Exception as error:
-            faults.report("observer", error)
-
-    def on_train_batch_end(
-        trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if owner() is not trainer:
-            kind.on_train_batch_end(callback, trainer, pl_module, outputs, batch, batch_idx)
-            return
-        try:
-            watch.batch_end(trainer, outputs, batch, batch_idx)
-        except Exception as error:
-            faults.report("observer", error)
-
-    hooks: dict[str, Callable[..., None] | None] = {
-        "on_train_batch_start": on_train_batch_start,
-        "on_train_batch_end": on_train_batch_end,
-    }
+    kind, watch = type(callback), observer.training
+    long_way = partial(kind.on_train_batch_start, callback), partial(kind.on_train_batch_end, callback)
+    start, end = short_hooks(observer.trainer, watch, observer.faults, *long_way)
+    hooks: dict[str, Callable[..., None] | None] = {"on_train_batch_start": start, "on_train_batch_end": end}
     if not watch.measures_gradients:
         hooks["on_before_optimizer_step"] = None
     return hooks

@@ -28,18 +28,27 @@ class TrainingWatch:
 
     An epoch's record waits until the next rare hook after its end: only then are the values of its ``self.log``
     complete, and only then may they be read without a collective out of turn.
+
+    Attributes:
+        loop: The epoch under way.
+        phases: Where the time goes.
+        samples: Counts those of a batch.
+        ordinary_below: Batches below this index whose step returned something need no more than a row: not the last
+            one, not manual optimisation, no loss to be looked for.
     """
 
     def __init__(self, state: RunState) -> None:
         self._state = state
-        self._loop: StageLoop | None = None
+        self.loop: StageLoop | None = None
+        self.phases = state.phases
         self._ended: tuple[StageLoop, EpochEnded] | None = None
         self._scale = 1.0
         self._automatic = True
         self._loss_key: str | None = None
         self._loss_found = False
         self._last_index = 0
-        self._samples = SampleCounter(state.options.batch_size)
+        self.ordinary_below = 0
+        self.samples = SampleCounter(state.options.batch_size)
         self._gradient_due = 0
         self._device = state.device
 
@@ -55,7 +64,7 @@ class TrainingWatch:
 
     def batch_start(self, trainer: Trainer, index: int) -> None:
         """A batch begins."""
-        loop = self._loop or self._open(trainer)
+        loop = self.loop or self._open(trainer)
         if index >= self._last_index and trainer.is_last_batch:
             loop.learning_rates = learning_rates(trainer)  # schedulers step before the batch's end is told
         if self._device is not None:
@@ -64,12 +73,16 @@ class TrainingWatch:
 
     def batch_end(self, trainer: Trainer, outputs: Any, batch: Any, index: int) -> None:
         """A batch ended; ``outputs`` is what Lightning made of the step's return."""
-        loop = self._loop or self._open(trainer)
+        loop = self.loop or self._open(trainer)
         skipped = not outputs and self._automatic
         loss = self._loss_in(outputs, trainer)
-        due = loop.end(index, self._samples.count(batch), loss, skipped)
+        due = loop.end(index, self.samples.count(batch), loss, skipped)
         if due or (loss is None and trainer.is_last_batch):
-            self._drain(trainer, loop, self._with_logged_loss(trainer, loop))
+            self.drain(trainer, loop)
+
+    def drain(self, trainer: Trainer, loop: StageLoop) -> None:
+        """Tell the batches since the last drain, and where training stands."""
+        self._tell(trainer, loop, self._with_logged_loss(trainer, loop))
 
     def before_optimizer_step(self, module: LightningModule) -> None:
         """Gradients are complete; their norm is taken once a second, where asked for."""
@@ -82,8 +95,8 @@ class TrainingWatch:
 
     def epoch_end(self, trainer: Trainer) -> None:
         """An epoch ended; its checkpoint and the last of its metrics are still to come."""
-        if self._loop is not None:
-            self._close(trainer, self._loop, complete=True)
+        if self.loop is not None:
+            self._close(trainer, self.loop, complete=True)
 
     def settle(self, trainer: Trainer, metrics: Mapping[str, Any] | None = None) -> None:
         """Tell the epoch that has ended, with everything it logged."""
@@ -102,8 +115,8 @@ class TrainingWatch:
     def abort(self, trainer: Trainer) -> None:
         """The run ends within an epoch: tell what there is, reading nothing that might be a collective."""
         self.settle(trainer, metrics={})
-        if self._loop is not None:
-            self._close(trainer, self._loop, complete=False)
+        if self.loop is not None:
+            self._close(trainer, self.loop, complete=False)
             self.settle(trainer, metrics={})
 
     def _open(self, trainer: Trainer) -> StageLoop:
@@ -111,9 +124,11 @@ class TrainingWatch:
         self._automatic = trainer.lightning_module.automatic_optimization
         self._scale = float(trainer.accumulate_grad_batches) if self._automatic else 1.0
         epoch, step = trainer.current_epoch, trainer.global_step
-        self._loop = loop = StageLoop("train", epoch, step, state.clock, state.phases)
+        self.loop = loop = StageLoop("train", epoch, step, state.clock, state.phases)
         expected = finite_or_none(trainer.num_training_batches)
         self._last_index = expected - 1 if expected else 0
+        plain = self._automatic and state.options.loss_key in (None, "loss") and self._device is None
+        self.ordinary_below = self._last_index if plain else 0
         start = state.clock.unix_ns(loop.start)
         state.dispatch.emit(EpochStarted("train", loop.epoch, start, expected))
         return loop
@@ -137,7 +152,7 @@ class TrainingWatch:
             return key or "loss"
         return None if key in trainer.callback_metrics else "loss"
 
-    def _drain(self, trainer: Trainer, loop: StageLoop, drained: Rows) -> None:
+    def _tell(self, trainer: Trainer, loop: StageLoop, drained: Rows) -> None:
         state, scale = self._state, self._scale
 
         def build(losses: Sequence[float] | None) -> BatchBlock:
@@ -174,8 +189,8 @@ class TrainingWatch:
         loop.skip()
         end = self._state.clock.now()
         phases = self._state.phases.snapshot(end)
-        self._drain(trainer, loop, loop.drain())
-        self._loop = None
+        self._tell(trainer, loop, loop.drain())
+        self.loop = None
         self._state.epochs += complete
         rates = loop.learning_rates or learning_rates(trainer)
         ended = EpochEnded(
