@@ -18,6 +18,7 @@ from liquid_telemetry import StructlogEvents, Telemetry
 from liquid_telemetry.base import TelemetryCallback
 from liquid_telemetry.logs.backend import StructlogBackend
 from liquid_telemetry.observe.backend import Correlation
+from liquid_telemetry.observe.batches import SampleCounter
 from liquid_telemetry.observe.evaluation import EvaluationWatch
 from liquid_telemetry.observe.guard import Faults
 from liquid_telemetry.observe.observer import Observer
@@ -261,8 +262,8 @@ def test_a_fault_does_not_keep_the_batch_alive(monkeypatch):
         kept.append(weakref.ref(heavy))
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(TrainingWatch, "batch_end", fail)
-    fit(Telemetry())
+    monkeypatch.setattr(SampleCounter, "count", fail)
+    fit(Telemetry(), limit_val_batches=0)
     gc.collect()
     assert len(kept) == 6
     assert all(reference() is None for reference in kept)
