@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 CONFIG ?= configs/japanese_vowels_cfc.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint overhead check-wheel clean
+.PHONY: help venv run test lint overhead soak check-wheel clean
 
 help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,8 +24,11 @@ lint: .venv/.test ## Format check, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-overhead: .venv/.test ## Measure what observing costs a batch (four minutes)
-	$(BIN)/python benchmarks/telemetry.py --batches 1000 --rounds 7
+overhead: .venv/.test ## Measure what observing costs, beside other ways (ten minutes)
+	$(BIN)/python -m benchmarks.telemetry
+
+soak: .venv/.test ## Watch 200,000 batches under scrapes: is anything growing? (five minutes)
+	$(BIN)/python -m benchmarks.soak
 
 check-wheel: .venv/.test ## Build the wheel, train one epoch from it in an empty venv
 	PYTHON=$(PYTHON) .ci/check-wheel
