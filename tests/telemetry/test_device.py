@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 import torch
-from tiny import Tiny, TinyData, fit, loader
+from lightning.pytorch import Callback
+from tiny import COMBINATIONS, Tiny, TinyData, fit, loader, only_run
 
 from liquid_telemetry import Telemetry
 from liquid_telemetry.observe.scalars import DeferredScalars, as_vector
@@ -50,6 +51,79 @@ def test_the_gradient_norm_is_not_read_per_batch(waits):
     waits.clear()
     fit(Telemetry(clock=TickingClock(), gradient_norm=True), **options)
     assert waits - bare == Counter(tolist=3)
+
+
+@pytest.mark.parametrize("kinds", COMBINATIONS.values(), ids=COMBINATIONS)
+def test_evaluation_reads_nothing_per_batch(waits, kinds):
+    """What a stage has logged is read in one go at its end, however many batches it has."""
+
+    class Long(TinyData):
+        val_dataloader = test_dataloader = predict_dataloader = lambda self: loader(60)
+
+    def everything(*callbacks):
+        waits.clear()
+        made = fit(*callbacks, data=Long(), max_epochs=1, num_sanity_val_steps=2)
+        made.validate(made.lightning_module, datamodule=Long(), verbose=False)
+        made.test(made.lightning_module, datamodule=Long(), verbose=False)
+        made.predict(made.lightning_module, datamodule=Long())
+        return Counter(waits)
+
+    bare = everything()
+    observed = everything(*(kind(clock=TickingClock()) for kind in kinds))
+    assert observed - bare == Counter(
+        tolist=5
+    )  # losses; what the epoch, its validation, validate and test have logged
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+HOOKS = [name for name in dir(Callback) if name.startswith("on_") or name in ("setup", "teardown")]
+
+
+class Strict(Telemetry):
+    """Lets CUDA raise when one of its hooks waits for the device."""
+
+    def setup(self, *arguments, **options):
+        super().setup(*arguments, **options)
+        for name in HOOKS:
+            hook = getattr(self, name)
+            if callable(hook):
+                setattr(self, name, strict(name, hook))
+
+
+def strict(name, hook):
+    def call(*arguments, **options):
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            with torch.profiler.record_function(f"ours: {name}"):
+                return hook(*arguments, **options)
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+
+    return call
+
+
+@needs_cuda
+@pytest.mark.parametrize("options", [{}, {"gradient_norm": True}, {"device_phases": True}], ids=str)
+def test_no_hook_waits_for_the_gpu(options):
+    fit(Strict(**options), data=Long(), accelerator="gpu", max_epochs=2)
+    assert len(only_run().events_named("training_epoch_completed")) == 2
+
+
+@needs_cuda
+def test_a_trace_of_a_run_on_a_gpu_shows_no_wait_in_our_hooks(tmp_path):
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        fit(Strict(), data=Long(), accelerator="gpu", max_epochs=1)
+    ours = [event.time_range for event in profile.events() if event.name.startswith("ours: on_train_batch")]
+    waits = [event for event in profile.events() if event.name.endswith("Synchronize")]
+    assert len(ours) == 200
+    assert not [
+        wait.name
+        for wait in waits
+        for hook in ours
+        if hook.start <= wait.time_range.start and wait.time_range.end <= hook.end
+    ]
 
 
 def test_the_graph_of_extra_outputs_is_not_kept():
