@@ -52,11 +52,15 @@ def _one_thread():
 @pytest.mark.parametrize("case", SHORT)
 @pytest.mark.parametrize("config", CONFIGS, ids=[config.stem for config in CONFIGS])
 def test_a_config_trains_to_the_same_bits(config, case):
-    options = [f"--trainer.{option}" for option in SHORT[case]]
+    options = [f"--trainer.{option}" for option in SHORT[case]] + ["--checkpoint.dirpath=last"]
     bare = train(config, *options, observed=False)
+    bare_checkpoint = torch.load("last/last.ckpt", weights_only=False)
     assert not list(Path().glob("**/telemetry.json"))
     observed = train(config, *options, observed=True)
     assert differences(bare, observed) == []
+    checkpoint = torch.load("last/last.ckpt", weights_only=False)
+    assert checkpoint.pop("liquid_telemetry").keys() == {"run_id", "trace_id"}
+    assert differences(bare_checkpoint, checkpoint) == []
     (manifest,) = Path().glob("runs/*/telemetry.json")
     (ended,) = (
         event for event in lines(manifest.parent / "events.jsonl") if event["event"] == "training_completed"
