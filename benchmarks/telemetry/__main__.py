@@ -6,6 +6,7 @@ the same round. Every part prints a Markdown table; docs/overhead.md quotes them
 
 parts:
   batches     what each callback, logger and progress bar adds to a batch
+  alternate   the bare loop, an empty callback, telemetry and a callback by hand in turns within one run
   own         our own code, replayed without Lightning
   scrapes     the distribution of the time of a batch, with 0, 1 and 10 scrapes a second
   collector   a collector that answers, is slow, is dead
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.telemetry.alternate import alternate
 from benchmarks.telemetry.batches import batches
 from benchmarks.telemetry.collectors import collectors
 from benchmarks.telemetry.ends import ends
@@ -30,7 +32,7 @@ from benchmarks.telemetry.measure import machine
 from benchmarks.telemetry.own import own
 from benchmarks.telemetry.scrapes import scrapes
 
-PARTS = ("batches", "own", "scrapes", "collector", "ends")
+PARTS = ("batches", "alternate", "own", "scrapes", "collector", "ends")
 
 
 def main() -> None:
@@ -60,9 +62,10 @@ def main() -> None:
         few = max(1, options.rounds // 4)
         run = {
             "batches": lambda: batches(folder, options.batches, options.rounds, options.only),
+            "alternate": lambda: alternate(folder, 100 * options.batches),
             "own": lambda: own(folder, 3 * options.rounds),
             "scrapes": lambda: scrapes(folder, 8 * options.batches, few),
-            "collector": lambda: collectors(folder, options.batches, few),
+            "collector": lambda: collectors(folder, 2 * options.batches, few),
             "ends": lambda: ends(few),
         }
         for part in options.parts or PARTS:

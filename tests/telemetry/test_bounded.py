@@ -260,15 +260,52 @@ class Epochs(Callback):
 def test_many_epochs_look_the_same(monkeypatch):
     monkeypatch.setattr(publish, "SNAPSHOT_EVERY", 0)
     monkeypatch.setattr(Budget.__init__, "__defaults__", (40,))
-    look = Epochs((50, 200))
-    fit(Telemetry(clock=TickingClock(1000)), look, max_epochs=201, num_sanity_val_steps=0)
+    look = Epochs((50, 150))
+    fit(Telemetry(clock=TickingClock(1000)), look, max_epochs=151, num_sanity_val_steps=0)
     (objects, *early), (objects_later, *late) = look.seen
-    assert objects_later - objects < 150
+    assert objects_later - objects < 100
     assert early == late
     run = only_run()
-    assert len(run.events) == 1 + 2 * 201 + 1
+    assert len(run.events) == 1 + 2 * 151 + 1
     sizes = Counter(span["traceId"] for span in run.spans)
     assert max(sizes.values()) <= 40
+
+
+def test_fits_in_one_process_leave_nothing_behind():
+    def fits(count):
+        for _ in range(count):
+            fit(Telemetry(gradient_norm=True), max_epochs=1)
+        gc.collect()
+        return len(gc.get_objects()), psutil.Process().num_fds(), threading.active_count()
+
+    fits(5)
+    (objects, *early), (objects_later, *late) = fits(5), fits(20)
+    assert objects_later - objects < 20
+    assert early == late
+
+
+@pytest.mark.xfail(
+    reason="the tap keeps a context for each name of an action, and a program may make up any number"
+)
+def test_names_of_actions_are_not_kept_for_ever():
+    sizes, clock = [], TickingClock()
+
+    class Naming(Brisk):
+        def training_step(self, batch, batch_idx):
+            with self.trainer.profiler.profile(f"batch {batch_idx}"):
+                if batch_idx in (DRAIN, 4 * DRAIN):
+                    sizes.append(size(self.trainer.callbacks[0]))
+                return super().training_step(batch, batch_idx)
+
+    fit(
+        Telemetry(clock=clock),
+        model=Naming(clock),
+        data=Repeated(4 * DRAIN + 1),
+        max_epochs=1,
+        limit_val_batches=0,
+    )
+    early, late = sizes
+    assert late - early < ALLOWED["bytes"] * 3 * DRAIN
 
 
 @pytest.mark.parametrize("batches", [10, 500])
