@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from liquid_telemetry.callbacks import OpenTelemetrySpans, PrometheusMetrics, StructlogEvents, Telemetry
+    from liquid_telemetry.errors import NonFiniteLossError
 
-__all__ = ["OpenTelemetrySpans", "PrometheusMetrics", "StructlogEvents", "Telemetry", "__version__"]
+__all__ = [
+    "NonFiniteLossError",
+    "OpenTelemetrySpans",
+    "PrometheusMetrics",
+    "StructlogEvents",
+    "Telemetry",
+    "__version__",
+]
 
 __version__ = "0.1.0"
 
@@ -19,7 +27,8 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'liquid_telemetry' has no attribute {name!r}")
-    return getattr(import_module("liquid_telemetry.callbacks"), name)
+    module = "errors" if name.endswith("Error") else "callbacks"
+    return getattr(import_module(f"liquid_telemetry.{module}"), name)
 
 
 def __dir__() -> list[str]:

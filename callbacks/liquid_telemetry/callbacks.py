@@ -35,6 +35,8 @@ class PrometheusMetrics(TelemetryCallback):
         accuracy_key: Name of the accuracy among the logged values.
         gradient_norm: Export the gradient norm, measured once a second.
         device_phases: Export how long the GPU works on each phase, measured for one batch in ten.
+        stop_on_nonfinite: End the run by a :class:`NonFiniteLossError` within about a second of a training loss that
+            is NaN or infinite.
         registry: Show the metrics there instead of serving them; the fate of the job is not watched then.
         clock: Monotonic nanoseconds, for tests.
     """
@@ -50,6 +52,7 @@ class PrometheusMetrics(TelemetryCallback):
         accuracy_key: str | None = None,
         gradient_norm: bool = False,
         device_phases: bool = False,
+        stop_on_nonfinite: bool = False,
         *,
         registry: CollectorRegistry | None = None,
         clock: Clock | None = None,
@@ -63,6 +66,7 @@ class PrometheusMetrics(TelemetryCallback):
                 accuracy_key=accuracy_key,
                 gradient_norm=gradient_norm,
                 device_phases=device_phases,
+                stop_on_nonfinite=stop_on_nonfinite,
                 clock=clock,
             ),
         )
@@ -84,6 +88,8 @@ class OpenTelemetrySpans(TelemetryCallback):
         dir: Folder that gets a sub-folder for each run.
         loss_key: Name of the training loss in the step's output or among the logged values.
         accuracy_key: Name of the accuracy among the logged values.
+        stop_on_nonfinite: End the run by a :class:`NonFiniteLossError` within about a second of a training loss that
+            is NaN or infinite.
         otlp_endpoint: Collector, Jaeger or Tempo, as ``http://localhost:4318``; the standard ``OTEL_*``
             variables are honoured as well. Needs ``pip install 'liquid-train[otlp]'``.
         tracer_provider: The provider to use; it is neither flushed nor shut down.
@@ -98,12 +104,18 @@ class OpenTelemetrySpans(TelemetryCallback):
         loss_key: str | None = None,
         accuracy_key: str | None = None,
         otlp_endpoint: str | None = None,
+        stop_on_nonfinite: bool = False,
         *,
         tracer_provider: TracerProvider | None = None,
         clock: Clock | None = None,
     ) -> None:
         options = ObserverOptions(
-            model_name=model_name, dir=dir, loss_key=loss_key, accuracy_key=accuracy_key, clock=clock
+            model_name=model_name,
+            dir=dir,
+            loss_key=loss_key,
+            accuracy_key=accuracy_key,
+            stop_on_nonfinite=stop_on_nonfinite,
+            clock=clock,
         )
         super().__init__(enabled, options)
         self._endpoint, self._provider = _check_endpoint(otlp_endpoint, enabled), tracer_provider
@@ -121,6 +133,8 @@ class StructlogEvents(TelemetryCallback):
         dir: Folder that gets a sub-folder for each run.
         loss_key: Name of the training loss in the step's output or among the logged values.
         accuracy_key: Name of the accuracy among the logged values.
+        stop_on_nonfinite: End the run by a :class:`NonFiniteLossError` within about a second of a training loss that
+            is NaN or infinite.
         console: Print readable lines when stderr is a terminal.
         logger: A structlog logger that gets every event too.
         clock: Monotonic nanoseconds, for tests.
@@ -134,12 +148,18 @@ class StructlogEvents(TelemetryCallback):
         loss_key: str | None = None,
         accuracy_key: str | None = None,
         console: bool = True,
+        stop_on_nonfinite: bool = False,
         *,
         logger: Any = None,
         clock: Clock | None = None,
     ) -> None:
         options = ObserverOptions(
-            model_name=model_name, dir=dir, loss_key=loss_key, accuracy_key=accuracy_key, clock=clock
+            model_name=model_name,
+            dir=dir,
+            loss_key=loss_key,
+            accuracy_key=accuracy_key,
+            stop_on_nonfinite=stop_on_nonfinite,
+            clock=clock,
         )
         super().__init__(enabled, options)
         self._console, self._logger = console, logger
@@ -166,6 +186,8 @@ class Telemetry(TelemetryCallback):
         console: Print readable events when stderr is a terminal.
         gradient_norm: Export the gradient norm, measured once a second.
         device_phases: Export how long the GPU works on each phase, measured for one batch in ten.
+        stop_on_nonfinite: End the run by a :class:`NonFiniteLossError` within about a second of a training loss that
+            is NaN or infinite.
         registry: Show the metrics there instead of serving them.
         tracer_provider: The provider to make spans with.
         logger: A structlog logger that gets every event too.
@@ -188,6 +210,7 @@ class Telemetry(TelemetryCallback):
         console: bool = True,
         gradient_norm: bool = False,
         device_phases: bool = False,
+        stop_on_nonfinite: bool = False,
         *,
         registry: CollectorRegistry | None = None,
         tracer_provider: TracerProvider | None = None,
@@ -203,6 +226,7 @@ class Telemetry(TelemetryCallback):
                 accuracy_key=accuracy_key,
                 gradient_norm=gradient_norm,
                 device_phases=device_phases,
+                stop_on_nonfinite=stop_on_nonfinite,
                 clock=clock,
             ),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -86,6 +87,24 @@ def _end_last_line(descriptor: int) -> None:
         os.ftruncate(descriptor, size - len(rest))
     else:
         os.write(descriptor, b"\n")
+
+
+def last_lines(path: Path, size: int = 131_072) -> list[str]:
+    """Return the whole lines within the last ``size`` bytes of a file, without their newlines.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        start = max(file.seek(0, os.SEEK_END) - size, 0)
+        file.seek(start)
+        lines = file.read(size).decode("utf-8", "replace").split("\n")
+    return [line for line in (lines[1:] if start else lines) if line]
+
+
+def shortened(lines: Sequence[str], count: int, length: int = 500) -> list[str]:
+    """Return the last ``count`` lines, each cut to ``length`` characters."""
+    return [line if len(line) <= length else f"{line[: length - 1]}…" for line in lines[-count:]]
 
 
 def rank_name(stem: str, rank: int) -> str:

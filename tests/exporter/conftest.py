@@ -28,6 +28,7 @@ class Trainer:
             [sys.executable, Path(__file__).with_name("fake_trainer.py"), json.dumps(record)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
         )
         self.pid = int(self.process.stdout.readline())
@@ -65,6 +66,10 @@ class Trainer:
     def crash(self, code):
         self._do("crash", code)
         self.close()
+
+    def run(self, code):
+        """Run Python code that ends the process, and leave it to the caller to collect it."""
+        self._do("run", code)
 
     def close(self):
         self.process.stdin.close()

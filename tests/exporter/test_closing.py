@@ -5,7 +5,10 @@ from datetime import datetime, timezone
 
 import pytest
 
-from liquid_telemetry.exporter.closing import report_death
+from liquid_telemetry.exporter.closing import Story, report_death
+from liquid_telemetry.exporter.exit_status import Exit
+from liquid_telemetry.exporter.outcome import Outcome
+from liquid_telemetry.memory import Memory
 from liquid_telemetry.signals import EVENTS
 from liquid_telemetry.spool import RunRecord
 
@@ -23,10 +26,18 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def read_last(path):
+    return json.loads(path.read_text().splitlines()[-1])
+
+
 def record(path, **fields):
     return RunRecord(
         "run", "CfC", trace_id="ab" * 16, pid=7, started=1.0, epoch=1, events=str(path), **fields
     )
+
+
+def report(record, reason, last, kind="failed", **known):
+    report_death(Story(record, Outcome(kind, reason), last=last, **known))
 
 
 def test_death_of_a_process_is_told_in_its_log(exporter, trainer, snapshot, events, wait):
@@ -39,6 +50,7 @@ def test_death_of_a_process_is_told_in_its_log(exporter, trainer, snapshot, even
     event = read(events)[1]
     assert before <= datetime.fromisoformat(event.pop("timestamp").replace("Z", "+00:00"))
     assert event.pop("duration_seconds") > 0
+    assert event.pop("memory_process_bytes") > 1_000_000
     assert event == {
         "level": "error",
         "stage": None,
@@ -47,10 +59,17 @@ def test_death_of_a_process_is_told_in_its_log(exporter, trainer, snapshot, even
         "run_id": job.run_id,
         "model_name": "CfC",
         "trace_id": "ab" * 16,
-        "reason": "unknown",
+        "phase": None,
+        "reason": "killed",
+        "known_by": "exit status",
         "error_type": None,
-        "error_message": "the process ended without a word",
+        "error_message": "killed by signal 9 (SIGKILL)",
         "traceback": None,
+        "exit_code": None,
+        "signal": 9,
+        "signal_name": "SIGKILL",
+        "memory_workers_bytes": 0,
+        "log_tail": [LINE.decode().strip()],
         "rank": 0,
         "pid": job.pid,
         "epoch": 1,
@@ -81,36 +100,70 @@ def test_what_the_trainer_wrote_itself_is_enough(exporter, trainer, events):
 
 
 def test_fields_are_those_of_the_catalogue(events):
-    report_death(record(events), "unknown", {"global_step": 3.0, "loss": 0.5})
+    report(record(events), "unknown", {"global_step": 3.0, "loss": 0.5})
     missing = set(EVENTS["training_failed"].fields) - read(events)[1].keys()
     assert not missing
 
 
+def test_an_interruption_that_only_the_exit_tells(exporter, trainer, events, wait):
+    job = trainer(events=str(events), epoch=1, batch=7)
+    exporter.start()
+    exporter.scrape()
+    job.run("import signal; os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)")
+    wait(lambda: len(read(events)) == 2)
+    event = read(events)[1]
+    assert event["event"] == "training_interrupted"
+    assert event["level"] == "warning"
+    assert {name: event[name] for name in ("reason", "signal", "signal_name", "epoch", "batch")} == {
+        "reason": "terminated",
+        "signal": 15,
+        "signal_name": "SIGTERM",
+        "epoch": 1,
+        "batch": 7,
+    }
+    assert not set(EVENTS["training_interrupted"].fields) - event.keys()
+    assert exporter.total("CfC", "interrupted/terminated") == 1
+
+
+def test_everything_known_is_told(events):
+    events.write_bytes(
+        b"".join(b'{"event": "n%d", "run_id": "run"}\n' % n for n in range(20)) + b"x" * 600 + b"\n"
+    )
+    known = {"exit": Exit(code=3), "memory": Memory(5, 7), "text": "exited with code 3"}
+    report(record(events), "exited", {}, **known)
+    event = read_last(events)
+    assert (event["exit_code"], event["signal"]) == (3, None)
+    assert (event["memory_process_bytes"], event["memory_workers_bytes"]) == (5, 7)
+    assert event["error_message"] == "exited with code 3"
+    assert [json.loads(line)["event"] for line in event["log_tail"][:-1]] == [f"n{n}" for n in range(11, 20)]
+    assert event["log_tail"][-1] == "x" * 499 + "…"
+
+
 def test_half_a_line_is_cut_off_and_a_whole_one_is_ended(events):
     events.write_bytes(LINE + b'{"event": "training_epo')
-    report_death(record(events), "killed", {})
+    report(record(events), "killed", {})
     assert [event["event"] for event in read(events)] == ["training_started", "training_failed"]
     events.write_bytes(LINE + LINE.strip())
-    report_death(record(events), "killed", {})
+    report(record(events), "killed", {})
     assert [event["event"] for event in read(events)] == ["training_started"] * 2 + ["training_failed"]
 
 
 def test_event_of_another_run_does_not_count(events):
     events.write_text('{"event": "training_failed", "run_id": "earlier"}\n')
-    report_death(record(events), "killed", {})
+    report(record(events), "killed", {})
     assert [event["run_id"] for event in read(events)] == ["earlier", "run"]
 
 
 def test_numbers_that_json_does_not_know(events):
-    report_death(record(events), "nonfinite", {"loss": float("nan"), "epoch": 2.0})
+    report(record(events), "nonfinite", {"loss": float("nan"), "epoch": 2.0})
     event = read(events)[1]
     assert event["loss"] is None
     assert event["epoch"] == 2
 
 
 def test_no_log_no_event(tmp_path):
-    report_death(record(tmp_path / "none.jsonl"), "killed", {})
-    report_death(RunRecord("run", "CfC"), "killed", {})
+    report(record(tmp_path / "none.jsonl"), "killed", {})
+    report(RunRecord("run", "CfC"), "killed", {})
     assert not (tmp_path / "none.jsonl").exists()
 
 

@@ -108,7 +108,7 @@ def test_health_of_the_worst_run_or_of_one(exporter, trainer, snapshot, monkeypa
     assert exporter.json("/health")[1]["run"] == "bad"
     assert exporter.json("/health?run=good")[0] == 200
     status, report = exporter.json("/health?run=dead")
-    assert (status, report["reason"]) == (503, "training: failed (unknown)")
+    assert (status, report["reason"]) == (503, "training: failed (killed): killed by signal 9 (SIGKILL)")
     assert exporter.json("/health?run=none") == (404, {"error": "no such run"})
 
 
@@ -160,7 +160,9 @@ def test_page(exporter, trainer, snapshot):
     assert '<a href="/health?run=one">' in body
     assert "http" not in body.replace("http-equiv", "")
     job.kill()
-    assert "<b>failed (unknown)</b>" in exporter.get("/")[2]
+    body = exporter.get("/")[2]
+    assert "<b>failed (killed)</b>" in body
+    assert "<strong>killed by signal 9 (SIGKILL)</strong>" in body
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ def test_completed_job_is_counted_once(exporter, trainer):
 @pytest.mark.parametrize(
     ("end", "metric", "reason"),
     [
-        (lambda job: job.kill(), "failed", "unknown"),
-        (lambda job: job.crash(3), "failed", "unknown"),
+        (lambda job: job.kill(), "failed", "killed"),
+        (lambda job: job.crash(3), "failed", "exited"),
         (lambda job: job.end("failed", reason="exception"), "failed", "exception"),
         (lambda job: job.end("failed", reason="nonfinite"), "failed", "nonfinite"),
         (lambda job: job.end("failed", reason="a novel reason"), "failed", "unknown"),
@@ -61,9 +61,9 @@ def test_a_person_does_not_reveal_new_totals(exporter, trainer, wait):
     job = trainer()
     exporter.start()
     job.kill()
-    wait(lambda: exporter.total("CfC", "failed/unknown") == 1)
-    assert [exporter.jobs("failed", "CfC", "unknown", headers={}) for _ in range(3)] == [0, 0, 0]
-    assert seen(exporter, "failed", "unknown", scrapes=2) == [0, 1]
+    wait(lambda: exporter.total("CfC", "failed/killed") == 1)
+    assert [exporter.jobs("failed", "CfC", "killed", headers={}) for _ in range(3)] == [0, 0, 0]
+    assert seen(exporter, "failed", "killed", scrapes=2) == [0, 1]
 
 
 def test_hold_ends_without_any_scrape(exporter, trainer, wait, monkeypatch):
@@ -92,10 +92,11 @@ def test_crash_loop_counts_up(exporter, trainer, wait):
     for deaths in range(1, 5):
         job = trainer()
         exporter.start()
+        exporter.peek()
         job.kill()
-        wait(lambda: exporter.total("CfC", "failed/unknown") == deaths)  # noqa: B023
+        wait(lambda: exporter.total("CfC", "failed/killed") == deaths)  # noqa: B023
     assert set(exporter.peek()["training_active"]) == {(("model_name", "CfC"),)}, "no slot in a crash loop"
-    assert seen(exporter, "failed", "unknown", scrapes=3) == [0, 4, 4]
+    assert seen(exporter, "failed", "killed", scrapes=3) == [0, 4, 4]
 
 
 def test_totals_go_on_in_the_next_exporter(exporter, trainer, wait):
@@ -107,7 +108,7 @@ def test_totals_go_on_in_the_next_exporter(exporter, trainer, wait):
         wait(lambda: _scraped_until_gone(exporter))
     trainer()
     exporter.start()
-    assert exporter.jobs("failed", "CfC", "unknown") == 2
+    assert exporter.jobs("failed", "CfC", "killed") == 2
 
 
 def _scraped_until_gone(exporter):
@@ -122,9 +123,9 @@ def test_two_ranks_are_one_job(exporter, trainer, wait, first):
     exporter.start()
     exporter.scrape()
     ranks[first].kill()
-    wait(lambda: exporter.total("CfC", "failed/unknown") == 1)
+    wait(lambda: exporter.total("CfC", "failed/killed") == 1)
     ranks[1 - first].end("failed", reason="exception")
-    assert seen(exporter, "failed", "unknown", scrapes=3) == [1, 1, 1]
+    assert seen(exporter, "failed", "killed", scrapes=3) == [1, 1, 1]
     assert exporter.counters["totals"]["CfC"]["failed/exception"] == [0, 0]
     assert exporter.jobs("started", "CfC") == 1
 
@@ -137,7 +138,7 @@ def test_ctrl_c_is_no_failure_although_the_other_rank_is_killed(exporter, traine
     ranks[1].kill()
     ranks[0].close()
     wait(lambda: exporter.total("CfC", "interrupted/user") == 1)
-    assert exporter.jobs("failed", "CfC", "unknown") == 0
+    assert exporter.jobs("failed", "CfC", "killed") == 0
     assert exporter.jobs("interrupted", "CfC", "user") == 1
 
 
@@ -157,7 +158,7 @@ def test_death_is_seen_although_a_forked_child_lives_on(exporter, trainer, wait)
     exporter.scrape()
     job.fork(30)
     job.kill()
-    wait(lambda: exporter.jobs("failed", "CfC", "unknown") == 1, timeout=10)
+    wait(lambda: exporter.jobs("failed", "CfC", "killed") == 1, timeout=10)
 
 
 def test_a_tuners_run_is_not_counted(exporter, trainer):
@@ -178,7 +179,7 @@ def test_validate_alone_is_shown_but_no_job(exporter, trainer, snapshot, labels)
     assert "training_active" not in found
     run.kill()
     for _ in range(2):
-        assert exporter.jobs("started", "CfC") == exporter.jobs("failed", "CfC", "unknown") == 0
+        assert exporter.jobs("started", "CfC") == exporter.jobs("failed", "CfC", "killed") == 0
 
 
 def test_test_after_fit_continues_the_run(exporter, trainer, snapshot, labels):
@@ -198,7 +199,7 @@ def test_test_after_fit_continues_the_run(exporter, trainer, snapshot, labels):
     run.kill()
     assert exporter.jobs("completed", "CfC") == 1
     assert exporter.jobs("started", "CfC") == 1
-    assert exporter.jobs("failed", "CfC", "unknown") == 0
+    assert exporter.jobs("failed", "CfC", "killed") == 0
 
 
 def test_state_and_activity(exporter, trainer, labels):
@@ -244,7 +245,7 @@ def test_models_over_the_cap_are_counted_together(exporter, trainer, wait, monke
     assert found["telemetry_dropped_total"][labels(signal="exporter", reason="models")] == 2
     for job in jobs:
         job.kill()
-    wait(lambda: exporter.jobs("failed", "other", "unknown") == 2)
+    wait(lambda: exporter.jobs("failed", "other", "killed") == 2)
 
 
 def test_signal_zero_leaves_everything_alone(exporter, trainer):
@@ -253,7 +254,7 @@ def test_signal_zero_leaves_everything_alone(exporter, trainer):
     exporter.start()
     os.kill(job.pid, signal.SIGSTOP)
     try:
-        assert exporter.jobs("failed", "CfC", "unknown") == 0
+        assert exporter.jobs("failed", "CfC", "killed") == 0
         assert [exporter.json("/ready")[0] for _ in range(2)] == [200, 200]
     finally:
         os.kill(job.pid, signal.SIGCONT)

@@ -144,8 +144,8 @@ def test_ctrl_c_on_the_terminal_does_not_reach_it(spool, exporter):
     ended = subprocess.run([sys.executable, "-c", code], start_new_session=True, capture_output=True)
     assert ended.returncode == -signal.SIGINT
     exporter.pids.add(exporter.address.pid)
-    assert exporter.jobs("failed", "CfC", "unknown") == 0
-    assert exporter.jobs("failed", "CfC", "unknown") == 1
+    assert exporter.jobs("interrupted", "CfC", "user") == 0
+    assert exporter.jobs("interrupted", "CfC", "user") == 1
 
 
 def test_address_is_told_everywhere(exporter, trainer, spool):
@@ -212,7 +212,7 @@ def test_killed_exporter_is_replaced_at_its_address(exporter, trainer, spool, sn
     assert found["training_loss"] == {labels(model_name="CfC", epoch="0"): 0.5}
     assert found["training_jobs_started_total"] == {labels(model_name="CfC"): 1}
     job.kill()
-    assert exporter.jobs("failed", "CfC", "unknown") == 1
+    assert exporter.jobs("failed", "CfC", "killed") == 1
 
 
 def test_ensure_looks_only_now_and_then(trainer, spool, exporter):
@@ -242,11 +242,11 @@ def test_killed_after_counting_and_before_the_scrape(exporter, trainer, wait):
     job = trainer()
     exporter.start()
     job.kill()
-    wait(lambda: exporter.counters["totals"]["CfC"]["failed/unknown"] == [1, 0])
+    wait(lambda: exporter.counters["totals"]["CfC"]["failed/killed"] == [1, 0])
     exporter.kill()
     trainer(model_name="LTC")
     exporter.start()
-    assert [exporter.jobs("failed", "CfC", "unknown") for _ in range(3)] == [0, 1, 1]
+    assert [exporter.jobs("failed", "CfC", "killed") for _ in range(3)] == [0, 1, 1]
 
 
 def test_it_leaves_when_every_end_has_been_scraped_twice(exporter, trainer, spool, wait):
@@ -292,7 +292,7 @@ def test_sigterm_waits_for_the_scrape_of_a_death(exporter, trainer, wait):
     exporter.scrape()
     job.kill()
     os.kill(address.pid, signal.SIGTERM)
-    assert exporter.jobs("failed", "CfC", "unknown") == 1
+    assert exporter.jobs("failed", "CfC", "killed") == 1
     wait(lambda: scrape_until_gone(exporter))
 
 
@@ -363,7 +363,7 @@ def test_damaged_record_is_set_aside_and_counted_once(exporter, trainer, spool, 
     assert found["telemetry_errors_total"][labels(signal="exporter", reason="record")] == 2
     assert found["training_active"] == {labels(model_name="CfC"): 1}
     job.kill()
-    assert exporter.jobs("failed", "CfC", "unknown") == 1
+    assert exporter.jobs("failed", "CfC", "killed") == 1
 
 
 def test_hundreds_of_stale_runs(exporter, trainer, spool, wait):
@@ -389,7 +389,7 @@ def test_log_says_what_happened(exporter, trainer, spool, wait):
     wait(lambda: scrape_until_gone(exporter))
     lines = [line.split(" ", 2)[2] for line in (spool / "exporter.log").read_text().splitlines()]
     assert lines == [
-        "INFO run run-1 (CfC): failed unknown",
+        "INFO run run-1 (CfC): failed (unknown): the process ended without a word",
         f"INFO pid {address.pid} serves {spool} at {address.url}",
         "INFO leaving",
     ]

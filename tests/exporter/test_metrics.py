@@ -201,13 +201,13 @@ def test_a_run_cannot_speak_for_the_exporter(exporter, trainer, snapshot, labels
         "# TYPE liquid_nn_training_active gauge\n"
         'liquid_nn_training_active{model_name="CfC"} 7\n'
         "# TYPE liquid_nn_training_jobs_failed counter\n"
-        'liquid_nn_training_jobs_failed_total{model_name="CfC",reason="unknown"} 7'
+        'liquid_nn_training_jobs_failed_total{model_name="CfC",reason="killed"} 7'
     )
     trainer().publish(snapshot(extra=lie))
     exporter.start()
     found = exporter.scrape()
     assert found["training_active"] == {labels(model_name="CfC"): 1}
-    assert found["training_jobs_failed_total"][labels(model_name="CfC", reason="unknown")] == 0
+    assert found["training_jobs_failed_total"][labels(model_name="CfC", reason="killed")] == 0
 
 
 def test_two_runs_that_name_the_same_series_do_not_break_the_scrape(exporter, trainer, snapshot, labels):

@@ -4,7 +4,7 @@ import pytest
 
 pytestmark = pytest.mark.server("prometheus")
 
-FAILED = 'liquid_nn_training_jobs_failed_total{reason="unknown"}'
+FAILED = 'liquid_nn_training_jobs_failed_total{reason="killed"}'
 RULES = """
 groups:
 - name: jobs
@@ -36,7 +36,8 @@ def test_death_before_the_first_scrape_fires(exporter, trainer, prometheus, spoo
     server = prometheus(targets=spool / "targets.json", rules=rules)
     wait(lambda: firing(server) == {"TrainingJobFailed"}, timeout=30)
     wait(exporter.gone, timeout=30)
-    values = server.samples(FAILED)[labels(model_name="CfC", reason="unknown")]
+    values = server.samples('liquid_nn_training_jobs_failed_total{reason="unknown"}')
+    (values,) = values.values()
     assert values[0] == 0
     assert values == sorted(values)
     assert values[-1] == 1
@@ -51,10 +52,12 @@ def test_crash_loop_and_a_run_that_ends_well(
     server = prometheus(targets=spool / "targets.json", rules=rules)
     wait(lambda: server.query("liquid_nn_training_active"))
     for deaths in range(1, 5):
-        trainer().kill()
-        wait(lambda: exporter.total("CfC", "failed/unknown") == deaths)  # noqa: B023
-    wait(lambda: server.query(FAILED).get(labels(model_name="CfC", reason="unknown")) == 4)
-    values = server.samples(FAILED)[labels(model_name="CfC", reason="unknown")]
+        job = trainer()
+        exporter.peek()
+        job.kill()
+        wait(lambda: exporter.total("CfC", "failed/killed") == deaths)  # noqa: B023
+    wait(lambda: server.query(FAILED).get(labels(model_name="CfC", reason="killed")) == 4)
+    values = server.samples(FAILED)[labels(model_name="CfC", reason="killed")]
     assert values[0] == 0
     assert server.query("max without (epoch) (liquid_nn_training_loss)") == {labels(model_name="LTC"): 0.5}
     assert server.query("liquid_nn_training_active{slot!=''}") == {}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from liquid_telemetry.exporter import sums
 from liquid_telemetry.exporter.curve import MAX_POINTS, Curve
+from liquid_telemetry.exporter.exit_status import Exit
 from liquid_telemetry.exporter.ledger import KEYS, Ledger
 from liquid_telemetry.exporter.outcome import Outcome, decide
 from liquid_telemetry.exporter.sums import Sums
@@ -118,11 +119,15 @@ def test_series_of_a_model():
     assert len(KEYS) == len(set(KEYS)) == 12
 
 
-def rank(status, *, alive=True, reason=None, ended=None):
-    record = RunRecord("run", "CfC", status=status, reason=reason, ended=ended)
-    return SimpleNamespace(
-        record=record, died=not alive and not record.final, over=not alive or record.final, number=0
+def rank(
+    status, *, number=0, alive=True, ended=None, end=None, seen=(None, None), oom=False, at=None, **record
+):
+    record = RunRecord("run", "CfC", status=status, ended=ended, **record)
+    process = SimpleNamespace(
+        exit=end, settled=True, out_of_memory=oom, ended=at, seen_alive=seen[0], seen_gone=seen[1]
     )
+    died, over = not alive and not record.final, not alive or record.final
+    return SimpleNamespace(record=record, process=process, died=died, over=over, number=number)
 
 
 RUNNING, DEAD = rank("running"), rank("running", alive=False)
@@ -160,6 +165,125 @@ def test_outcome(ranks, expected):
 def test_a_dead_rank_waits_for_the_living():
     assert decide([DEAD, RUNNING], waited=False) is None
     assert decide([DEAD, RUNNING], waited=True) == DIED
+
+
+def died(end, **options):
+    return rank("running", alive=False, end=end, **options)
+
+
+@pytest.mark.parametrize(
+    ("dead", "expected"),
+    [
+        (died(Exit(code=0)), ("failed", "exited")),
+        (died(Exit(code=3)), ("failed", "exited")),
+        (died(Exit(code=130)), ("interrupted", "user")),
+        (died(Exit(code=143)), ("interrupted", "terminated")),
+        (died(Exit(code=1)), ("failed", "exited")),
+        (died(Exit(code=1), spawned=True), ("failed", "exception")),
+        (died(Exit(code=0), spawned=True, reason="user"), ("interrupted", "user")),
+        (died(Exit(signal=2)), ("interrupted", "user")),
+        (died(Exit(signal=15)), ("interrupted", "terminated")),
+        (died(Exit(signal=1)), ("failed", "killed")),
+        (died(Exit(signal=9)), ("failed", "killed")),
+        (died(Exit(signal=9), oom=True), ("failed", "out_of_memory")),
+        (died(Exit(signal=15), oom=True), ("interrupted", "terminated")),
+        (died(Exit(signal=40)), ("failed", "killed")),
+        *((died(Exit(signal=number)), ("failed", "crashed")) for number in (4, 6, 7, 8, 11)),
+        (died(None), ("failed", "unknown")),
+    ],
+)
+def test_cause_of_death(dead, expected):
+    outcome = decide([dead], waited=True)
+    assert (outcome.kind, outcome.reason, outcome.died) == (*expected, 0)
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (Exit(signal=9), "stalled"),
+        (Exit(signal=6), "stalled"),
+        (Exit(code=1), "stalled"),
+        (None, "stalled"),
+        (Exit(signal=11), "crashed"),
+        (Exit(signal=15), "terminated"),
+    ],
+)
+def test_an_end_while_stalled(end, expected):
+    assert decide([died(end)], waited=True, stalled=True).reason == expected
+
+
+def test_a_kill_for_want_of_memory_while_stalled():
+    assert decide([died(Exit(signal=9), oom=True)], waited=True, stalled=True).reason == "out_of_memory"
+
+
+SEGFAULT, KILL, TERM = Exit(signal=11), Exit(signal=9), Exit(signal=15)
+
+
+@pytest.mark.parametrize(
+    ("said", "dead", "expected"),
+    [
+        (("failed", "exception", 5.0), died(KILL, seen=(4.0, 6.0)), "exception"),
+        (("failed", "exception", 5.0), died(KILL, seen=(4.0, 4.5)), "killed"),
+        (("failed", "exception", 5.0), died(KILL, seen=(5.5, 6.0)), "exception"),
+        (("failed", "exception", 5.0), died(KILL, seen=(4.0, 6.0), oom=True), "out_of_memory"),
+        (("failed", "exception", 5.0), died(SEGFAULT, seen=(4.0, 6.0)), "crashed"),
+        (("failed", "exception", 5.0), died(SEGFAULT, seen=(5.5, 6.0)), "exception"),
+        (("failed", "exception", 5.0), died(SEGFAULT), "exception"),
+        (("failed", "exception", 5.0), died(Exit(code=3), seen=(4.0, 6.0)), "exited"),
+        (("failed", "exception", 5.0), died(Exit(signal=6), seen=(4.0, 6.0)), "exception"),
+        (("failed", "exception", 5.0), died(KILL, at=4.99), "killed"),
+        (("failed", "exception", 5.0), died(KILL, at=5.01), "killed"),
+        (("failed", "exception", 5.0), died(KILL, at=5.2), "exception"),
+        (("failed", "exception", 5.0), died(SEGFAULT, at=5.2, seen=(4.0, 6.0)), "exception"),
+        (("failed", "exception", None), died(KILL, at=4.99), "exception"),
+        (("interrupted", "terminated", 5.0), died(SEGFAULT, seen=(4.0, 6.0)), "crashed"),
+        (("interrupted", "terminated", 5.0), died(KILL, seen=(4.0, 6.0)), "terminated"),
+        (("interrupted", "user", 5.0), died(SEGFAULT, seen=(4.0, 4.5)), "user"),
+    ],
+)
+def test_what_came_first_decides(said, dead, expected):
+    status, reason, ended = said
+    assert decide([rank(status, reason=reason, ended=ended, number=1), dead], waited=False).reason == expected
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        ([died(TERM, seen=(1, 2)), died(Exit(code=1), number=1, seen=(1, 2))], 1),
+        ([died(KILL, seen=(1, 3)), died(KILL, number=1, seen=(1, 2))], 1),
+        ([died(KILL, seen=(1, 2)), died(KILL, number=1, seen=(1, 2))], 0),
+        ([died(Exit(code=1)), died(TERM, number=1, reason="exception")], 1),
+    ],
+)
+def test_the_rank_that_others_did_not_end_decides(ranks, expected):
+    assert decide(ranks, waited=True).died == expected
+
+
+def test_what_is_not_known_yet_is_waited_for():
+    dead = died(None)
+    dead.process.settled = False
+    assert decide([dead], waited=False) is None
+    assert decide([dead], waited=True).reason == "unknown"
+    spawned = died(Exit(code=1), spawned=True)
+    assert decide([spawned], waited=False) is None
+    told = died(Exit(code=1), number=1, spawned=True, reason="exception")
+    assert decide([spawned, told], waited=False).died == 1
+
+
+@pytest.mark.parametrize(
+    ("dead", "text"),
+    [
+        (died(KILL, epoch=3, batch=41), "killed by signal 9 (SIGKILL) in epoch 3, batch 41"),
+        (died(KILL, oom=True, epoch=3), "killed by signal 9 (SIGKILL), out of memory in epoch 3"),
+        (died(Exit(code=3)), "exited with code 3"),
+        (died(Exit(signal=40)), "killed by signal 40 (signal 40)"),
+        (died(None), "the process ended without a word"),
+        (rank("failed", error_type="ValueError", error_message="a\nb", epoch=0), "ValueError: a b in epoch 0"),
+        (rank("interrupted", reason="user"), "interrupted (user)"),
+    ],
+)  # fmt: skip
+def test_an_end_in_words(dead, text):
+    assert decide([dead], waited=True).text == text
 
 
 ERRORS = ("errors_total", (("reason", "X"),))

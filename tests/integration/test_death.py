@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from typing import Any
 
 from servers import eventually
+
+from liquid_telemetry.signals import EVENTS
 
 
 def test_a_killed_run_leaves_a_whole_trace_and_an_event(fit: Callable[..., Any]) -> None:
@@ -18,6 +21,12 @@ def test_a_killed_run_leaves_a_whole_trace_and_an_event(fit: Callable[..., Any])
     assert failed["logger"] == "liquid_telemetry.exporter"
     assert failed["run_id"] == run.run.name
     assert failed["epoch"] >= 1
+    assert (failed["reason"], failed["known_by"]) == ("killed", "exit status")
+    assert (failed["exit_code"], failed["signal"], failed["signal_name"]) == (None, 9, "SIGKILL")
+    assert failed["error_message"] == "killed by signal 9 (SIGKILL)"
+    assert failed["memory_process_bytes"] > 10_000_000
+    assert json.loads(failed["log_tail"][-1])["run_id"] == failed["run_id"]
+    assert not set(EVENTS["training_failed"].fields) - failed.keys()
 
     spans = eventually(lambda: run.spans("fit") and run.spans())
     ids = {span["spanId"] for span in spans}

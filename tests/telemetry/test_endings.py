@@ -1,5 +1,7 @@
 """Every way a run may end: counted once, told in every signal, the user's exception untouched."""
 
+import json
+import math
 import os
 import signal
 
@@ -11,7 +13,14 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.tuner import Tuner
 from tiny import Tiny, TinyData, fit, only_run, runs, trainer
 
-from liquid_telemetry import OpenTelemetrySpans, PrometheusMetrics, StructlogEvents, Telemetry
+from liquid_telemetry import (
+    NonFiniteLossError,
+    OpenTelemetrySpans,
+    PrometheusMetrics,
+    StructlogEvents,
+    Telemetry,
+)
+from liquid_telemetry.signals import EVENTS
 
 HOOKS = (
     "setup",
@@ -190,6 +199,76 @@ def test_a_failed_test_after_fit_does_not_change_the_fit(error):
 def test_the_reason_of_a_failure(failure, reason):
     explode(failure, Telemetry(), Bomb("on_train_batch_end", failure))
     check_failed(only_run(), failure, reason)
+
+
+class Diverging(Tiny):
+    """Its second loss is not a number."""
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        return loss * math.nan if batch_idx == 1 else loss
+
+
+@pytest.mark.parametrize("kind", [Telemetry, OpenTelemetrySpans, StructlogEvents, PrometheusMetrics])
+def test_a_nonfinite_loss_ends_the_run_where_asked(kind):
+    callbacks = [kind(stop_on_nonfinite=True), Telemetry()]
+    text = "the training loss was nan in epoch 0, batch 1; stop_on_nonfinite=True ends the run"
+    with pytest.raises(NonFiniteLossError) as caught:
+        trainer(*callbacks).fit(Diverging(), datamodule=TinyData())
+    assert str(caught.value) == text
+    run = only_run()
+    check_failed(run, caught.value, "nonfinite")
+    assert [event["event"] for event in run.events][-3:] == [
+        "training_nonfinite_loss",
+        "training_epoch_completed",
+        "training_failed",
+    ]
+
+
+def test_a_nonfinite_loss_ends_nothing_otherwise():
+    trainer(Telemetry(), max_epochs=1).fit(Diverging(), datamodule=TinyData())
+    assert only_run().record["status"] == "completed"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_anomaly_that_the_user_looks_for_is_a_nonfinite_value():
+    class Anomalous(Tiny):
+        def training_step(self, batch, batch_idx):
+            return torch.sqrt(super().training_step(batch, batch_idx) * 0 - 1)
+
+    with pytest.raises(RuntimeError, match="nan values"):
+        trainer(Telemetry(), detect_anomaly=True).fit(Anomalous(), datamodule=TinyData())
+    assert only_run().record["reason"] == "nonfinite"
+
+
+PHASES = {
+    "training_step": "forward",
+    "backward": "backward",
+    "optimizer_step": "optimizer",
+    "validation_step": "validation",
+    "transfer_batch_to_device": "transfer",
+    "configure_optimizers": "other",
+}
+
+
+@pytest.mark.filterwarnings("ignore:You have overridden `transfer_batch_to_device`")
+@pytest.mark.parametrize("where", PHASES)
+def test_everything_known_is_told(where, error):
+    model = Tiny()
+
+    def explode_here(*_, **__):
+        raise error
+
+    setattr(model, where, explode_here)
+    explode(error, Telemetry(), model=model, num_sanity_val_steps=0)
+    (event,) = only_run().events_named("training_failed")
+    assert event["phase"] == PHASES[where]
+    assert (event["known_by"], event["rank"], event["pid"]) == ("exception", 0, os.getpid())
+    assert (event["exit_code"], event["signal"], event["signal_name"]) == (None, None, None)
+    assert event["memory_process_bytes"] > 1_000_000
+    assert event["memory_workers_bytes"] >= 0
+    assert json.loads(event["log_tail"][0])["event"] == "training_started"
+    assert not set(EVENTS["training_failed"].fields) - event.keys()
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import read_spans, runs
+from servers import eventually
+from tiny import only_run, read_spans, runs
 
 SCRIPT = Path(__file__).parent / "scripts" / "train.py"
 
@@ -22,6 +23,7 @@ class Training:
             capture_output=True,
             text=True,
             timeout=120,
+            start_new_session=True,
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
@@ -85,7 +87,8 @@ def check_one_trace(run):
         ("ddp_spawn", "data", -1),
     ],
 )
-def test_a_failure_is_counted_once(strategy, fails, rank, exporter):
+def test_a_failure_is_counted_once(strategy, fails, rank, exporter, monkeypatch):
+    monkeypatch.setenv("LIQUID_TELEMETRY_GRACE", "10")  # a parent may have to wait for the other rank
     training = Training(strategy=strategy, fails=fails, rank=rank)
     assert training.code != 0
     assert "as asked" in training.output
@@ -94,8 +97,56 @@ def test_a_failure_is_counted_once(strategy, fails, rank, exporter):
     assert list(counted.values()) == [1]
     assert next(iter(counted)).startswith("failed/")
     assert len(runs()) == 1
-    if strategy == "ddp":
-        assert list(counted) == ["failed/exception"]
+    assert list(counted) == ["failed/exception"]
+    found = eventually(lambda: told(runs()[0], "training_failed"))
+    (failed, *_) = [event for event in found if event["rank"] == rank or rank == -1]
+    assert "ValueError: as asked" in failed["traceback"]
+    if fails != "data":  # the run of spawned processes begins after that
+        assert (failed["error_type"], failed["error_message"]) == ("ValueError", "as asked")
+
+
+def told(run, name):
+    """Events of all ranks."""
+    lines = [line for path in run.dir.glob("events*.jsonl") for line in path.read_text().splitlines()]
+    return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
+@pytest.mark.parametrize(
+    ("fails", "key", "signalled"),
+    [
+        ("segfault", "failed/crashed", 11),
+        ("kill", "failed/killed", 9),
+        ("exit", "failed/exited", None),
+        ("interrupt", "interrupted/user", None),
+    ],
+)
+def test_a_rank_that_dies_decides(strategy, fails, key, signalled, exporter):
+    training = Training(strategy=strategy, dies=fails, rank=1)
+    counted = exporter.totals("Model")
+    assert counted.pop("started/") == 1
+    assert list(counted) == [key], training.output
+    assert training.code != 0
+    assert len(runs()) == 1
+
+
+def test_an_exception_kept_from_us_is_told_when_the_process_ends(exporter):
+    training = Training(devices=1, callbacks="greedy", fails="training_step")
+    assert training.code == 1
+    assert exporter.totals("Model") == {"started/": 1, "failed/exception": 1}
+    (run,) = runs()
+    (failed,) = run.events_named("training_failed")
+    assert (failed["error_type"], failed["error_message"]) == ("RuntimeError", "mine")
+    assert "ValueError: as asked" in failed["traceback"]
+    assert run.spans[-1]["name"] == "fit"
+
+
+def test_an_exception_that_nobody_tells_of_is_known_by_the_exit(exporter):
+    training = Training(devices=1, callbacks="greedy", fails="training_step", swallow=5)
+    assert training.code == 5
+    assert exporter.totals("Model") == {"started/": 1, "failed/exited": 1}
+    (failed,) = eventually(lambda: only_run().events_named("training_failed"))
+    assert (failed["exit_code"], failed["known_by"]) == (5, "exit status")
 
 
 def test_the_other_name_of_lightning(exporter):

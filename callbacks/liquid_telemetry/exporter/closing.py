@@ -1,102 +1,140 @@
-"""Writing down what a dead process could not: its ``training_failed`` event and the spans it left open."""
+"""Writing down what a dead process could not: how it ended, in its log, and the spans it left open."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from liquid_telemetry.files import LineFile
+from liquid_telemetry.exporter.exit_status import Exit
+from liquid_telemetry.exporter.outcome import Outcome
+from liquid_telemetry.files import LineFile, last_lines, shortened
+from liquid_telemetry.memory import Memory
+from liquid_telemetry.signals import EVENTS, LOG_TAIL
 from liquid_telemetry.spool import RunRecord
 from liquid_telemetry.tracing.unfinished import finish_trace
 
-EVENT = "training_failed"
-_TAIL = 65_536
+_NO_EXIT = Exit()
 
 
-def finish_story(record: RunRecord, reason: str, last: dict[str, float | None]) -> None:
-    """Finish the log and the trace of a run whose process has died; the one even if the other cannot be.
+@dataclass(frozen=True)
+class Story:
+    """What is known of a run whose process has died.
 
     Args:
         record: Of the rank that died.
-        reason: One of the catalogue's failure reasons.
-        last: As for :func:`report_death`.
+        outcome: Of the run.
+        text: How the process ended, in words.
+        exit: How it ended, where that is known.
+        memory: What it and its workers had when last sampled.
+        last: What the metrics last said: ``epoch``, ``global_step``, ``loss``, ``last_progress`` (unix seconds).
+    """
+
+    record: RunRecord
+    outcome: Outcome
+    text: str = "the process ended without a word"
+    exit: Exit | None = None
+    memory: Memory | None = None
+    last: Mapping[str, float | None] = field(default_factory=dict)
+
+    @property
+    def event(self) -> str:
+        """Name of the log event."""
+        return f"training_{self.outcome.kind}"
+
+
+def finish_story(story: Story) -> None:
+    """Finish the log and the trace of a run whose process has died; the one even if the other cannot be.
 
     Raises:
         OSError: A file cannot be written.
         ValueError: The notes on open spans are damaged.
     """
+    record = story.record
     try:
-        report_death(record, reason, last)
+        report_death(story)
     finally:
         if record.run_dir is not None and record.traces is not None:
-            finish_trace(Path(record.run_dir), Path(record.traces), time.time_ns(), {"reason": reason})
+            cause = {"reason": story.outcome.reason, "outcome": story.outcome.kind}
+            finish_trace(Path(record.run_dir), Path(record.traces), time.time_ns(), cause)
 
 
-def report_death(record: RunRecord, reason: str, last: dict[str, float | None]) -> None:
-    """Append the ``training_failed`` event to the run's log, unless it is there already.
-
-    Args:
-        record: Of the rank that died.
-        reason: One of the catalogue's failure reasons.
-        last: What the metrics last said: ``epoch``, ``global_step``, ``loss``, ``last_progress`` (unix seconds).
+def report_death(story: Story) -> None:
+    """Append the event to the run's log, unless it is there already.
 
     Raises:
         OSError: The log cannot be written.
     """
+    record = story.record
     if record.events is None or not Path(record.events).exists():
         return
     log = Path(record.events)
-    if any(line.get("event") == EVENT and line.get("run_id") == record.run_id for line in _last_lines(log)):
+    lines = last_lines(log)
+    if any(_tells_the_end(line, record.run_id) for line in lines):
         return
+    event = {**_common(story), **_fields(story, shortened(lines, LOG_TAIL))}
     file = LineFile(log)
     try:
-        file.write(json.dumps(_event(record, reason, last), allow_nan=False) + "\n")
+        file.write(json.dumps(event, allow_nan=False) + "\n")
     finally:
         file.close()
 
 
-def _last_lines(log: Path) -> Iterator[dict[str, Any]]:
-    with log.open("rb") as file:
-        file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
-        lines = file.read().split(b"\n")
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            decoded = json.loads(line)
-            if isinstance(decoded, dict):
-                yield decoded
+def _tells_the_end(line: str, run_id: str) -> bool:
+    try:
+        decoded = json.loads(line)
+    except ValueError:
+        return False
+    ends = ("training_failed", "training_interrupted")
+    return isinstance(decoded, dict) and decoded.get("event") in ends and decoded.get("run_id") == run_id
+
+
+def _common(story: Story) -> dict[str, Any]:
+    event, now = EVENTS[story.event], datetime.now(timezone.utc)
+    return {
+        "timestamp": now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "level": event.level,
+        "event": event.name,
+        "logger": "liquid_telemetry.exporter",
+        "run_id": story.record.run_id,
+        "model_name": story.record.model_name,
+        "trace_id": story.record.trace_id,
+    }
+
+
+def _fields(story: Story, tail: list[str]) -> dict[str, Any]:
+    record, end, memory = story.record, story.exit or _NO_EXIT, story.memory
+    known = {
+        "stage": record.stage,
+        "phase": None,
+        "reason": story.outcome.reason,
+        "known_by": story.outcome.known_by,
+        "error_type": record.error_type,
+        "error_message": record.error_message or story.text,
+        "traceback": record.traceback,
+        "exit_code": end.code,
+        "signal": end.signal,
+        "signal_name": end.signal_name,
+        "duration_seconds": max((record.ended or time.time()) - record.started, 0.0),
+        "rank": record.rank,
+        "pid": record.pid,
+        "epoch": record.epoch,
+        "batch": record.batch,
+        "global_step": None,
+        "loss": None,
+        "memory_process_bytes": memory.process if memory is not None else None,
+        "memory_workers_bytes": memory.workers if memory is not None else None,
+        "log_tail": tail,
+    }
+    known |= {name: _finite(value) for name, value in story.last.items() if value is not None}
+    return {name: known[name] for name in (*EVENTS[story.event].fields, "last_progress") if name in known}
 
 
 def _finite(value: float) -> float | None:
     """JSON has no NaN and no infinity."""
     return value if math.isfinite(value) else None
-
-
-def _event(record: RunRecord, reason: str, last: dict[str, float | None]) -> dict[str, Any]:
-    now = datetime.now(timezone.utc)
-    return {
-        "timestamp": now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        "level": "error",
-        "event": EVENT,
-        "logger": "liquid_telemetry.exporter",
-        "run_id": record.run_id,
-        "model_name": record.model_name,
-        "trace_id": record.trace_id,
-        "stage": record.stage,
-        "reason": reason,
-        "error_type": record.error_type,
-        "error_message": record.error_message or "the process ended without a word",
-        "traceback": None,
-        "duration_seconds": max(now.timestamp() - record.started, 0.0),
-        "rank": record.rank,
-        "pid": record.pid,
-        "epoch": record.epoch,
-        "batch": record.batch,
-        **{name: _finite(value) for name, value in last.items() if value is not None},
-    }

@@ -63,8 +63,8 @@ def _components(run: Run, settings: Settings, now: float) -> Components:
 def _training(run: Run) -> dict[str, Any]:
     if run.state in ("starting", "running", "completed"):
         return {"status": HEALTHY, "state": run.state}
-    reason = f" ({run.outcome.reason})" if run.outcome and run.outcome.reason else ""
-    return {"status": DEGRADED, "state": run.state, "reason": f"{run.state}{reason}"}
+    reason = str(run.outcome) if run.outcome is not None else run.state
+    return {"status": DEGRADED, "state": run.state, "reason": reason}
 
 
 def _no_run() -> Components:

@@ -32,10 +32,11 @@ def _card(run: Summary, now: float) -> str:
         "last seen": f"{_age(now - run.seen)} ago",
     }
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
+    end = f"<p><strong>{escape(run.end)}</strong></p>" if run.end else ""
     return (
         f'<article class="{escape(run.state)}"><h2>{escape(run.model)} <b>{escape(state)}</b></h2>'
         f'<p><a href="/health?run={escape(run.run_id)}">{escape(run.run_id)}</a></p>'
-        f"<dl>{rows}</dl>{_curve(run.curve)}</article>"
+        f"{end}<dl>{rows}</dl>{_curve(run.curve)}</article>"
     )
 
 

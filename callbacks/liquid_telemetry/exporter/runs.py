@@ -9,6 +9,7 @@ from pathlib import Path
 from liquid_telemetry.exporter.components import ComponentErrors
 from liquid_telemetry.exporter.curve import Curve
 from liquid_telemetry.exporter.outcome import Outcome
+from liquid_telemetry.exporter.process import Process
 from liquid_telemetry.exporter.snapshots import Snapshot, SnapshotError
 from liquid_telemetry.spool import RunRecord, is_locked, read_record
 
@@ -20,6 +21,7 @@ class Rank:
         self.number = number
         self.alive = True
         self.lock = directory / f"{number}.lock"
+        self.process = Process()
         self.snapshot = Snapshot(directory / f"{number}.prom")
         self._path = directory / f"{number}.json"
         self.record = self._read()
@@ -31,7 +33,10 @@ class Rank:
             OSError, ValueError: The record cannot be read; the last one stays.
         """
         self.alive = is_locked(self.lock)
-        self.record = self._read()
+        try:
+            self.record = self._read()
+        finally:
+            self.process.look(self.record, alive=self.alive)
 
     def _read(self) -> RunRecord:
         try:
@@ -55,8 +60,9 @@ class Run:
     """A run as the exporter keeps it; times are monotonic seconds.
 
     ``label`` is the model under which it is counted, ``slot`` its number among the live runs of that model,
-    ``scrapes`` how many scrapes have received its end, ``retired`` whether its series have gone, ``closing`` the
-    work on what a dead process left open, ``measured`` when its metrics were last looked at.
+    ``stalled`` whether it has made no progress for too long, ``scrapes`` how many scrapes have received its end,
+    ``retired`` whether its series have gone, ``closing`` the work on what a dead process left open, ``measured`` when
+    its metrics were last looked at.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -66,6 +72,7 @@ class Run:
         self.label = ""
         self.slot: int | None = None
         self.outcome: Outcome | None = None
+        self.stalled = False
         self.died_at: float | None = None
         self.ended_at: float | None = None
         self.scrapes = 0

@@ -6,22 +6,24 @@ import os
 import shutil
 import time
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 
 from liquid_telemetry.exporter import slots
 from liquid_telemetry.exporter.book import Book
-from liquid_telemetry.exporter.closing import finish_story
+from liquid_telemetry.exporter.closing import Story, finish_story
 from liquid_telemetry.exporter.faults import Faults, log
 from liquid_telemetry.exporter.merge import cumulative
-from liquid_telemetry.exporter.outcome import Outcome, decide
+from liquid_telemetry.exporter.outcome import Outcome, awaits_parent, decide, how
 from liquid_telemetry.exporter.runs import Run
 from liquid_telemetry.exporter.settings import Settings
 from liquid_telemetry.exporter.snapshots import SnapshotError
-from liquid_telemetry.spool import RunRecord, is_locked
+from liquid_telemetry.spool import is_locked
 
 _TRASH = ".ended-"
 _MEASURE_EVERY = 2.0
 _CLEAR_AT_ONCE = 50
+_PARENT = 5  # times the grace of ranks
 SCRAPES = 2
 """How many scrapes must have received the end of a run before its series go."""
 
@@ -116,25 +118,30 @@ class Watch:
         if run.job:
             self._count(run, now)
         if run.outcome is not None and run.outcome.died is not None and run.closing is None:
-            run.closing = self._background.submit(finish_story, *_last_words(run, run.outcome))
+            run.closing = self._background.submit(finish_story, _story(run, run.outcome))
 
     def _count(self, run: Run, now: float) -> None:
         entry = self._book.entries[run.run_id]
         if entry.outcome is None:
-            waited = run.died_at is not None and now - run.died_at >= self._settings.grace
-            entry.outcome = decide(run.ranks.values(), waited=waited)
+            waited = self._has_waited(run, now)
+            entry.outcome = decide(run.ranks.values(), waited=waited, stalled=run.stalled)
             if entry.outcome is not None:
                 self._book.ledger.add(run.label, (entry.outcome.kind, entry.outcome.reason), now)
                 self._book.changed = True
-                log.info(
-                    "run %s (%s): %s %s", run.run_id, run.model, entry.outcome.kind, entry.outcome.reason
-                )
+                log.info("run %s (%s): %s", run.run_id, run.model, entry.outcome)
         run.outcome = entry.outcome
         trains = any(rank.record.status == "running" for rank in run.ranks.values())
         if not entry.started and (trains or run.outcome is not None):
             entry.started = True
             self._book.ledger.add(run.label, ("started", ""), now)
             self._book.changed = True
+
+    def _has_waited(self, run: Run, now: float) -> bool:
+        """Whether what others may say of a death has been waited for; a parent first ends all it has spawned."""
+        if run.died_at is None:
+            return False
+        spawned = awaits_parent([rank for rank in run.ranks.values() if rank.died])
+        return now - run.died_at >= self._settings.grace * (_PARENT if spawned else 1)
 
     def _seat(self, run: Run) -> None:
         entry = self._book.entries[run.run_id]
@@ -180,9 +187,9 @@ _LAST_WORDS = {
 }
 
 
-def _last_words(run: Run, outcome: Outcome) -> tuple[RunRecord, str, dict[str, float | None]]:
+def _story(run: Run, outcome: Outcome) -> Story:
     """Return what is known of a dead run, for its log."""
     dead = run.ranks.get(outcome.died if outcome.died is not None else -1, run.lead)
-    record = dead.record if dead.record.events else run.record
     last = {name: run.lead.snapshot.value(metric) for name, metric in _LAST_WORDS.items()}
-    return record, outcome.reason, last
+    record = dead.record if dead.record.events else replace(run.record, reason=dead.record.reason)
+    return Story(record, outcome, how(dead), dead.process.exit, dead.process.memory, last)

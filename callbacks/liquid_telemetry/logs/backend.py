@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import traceback
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from liquid_telemetry.files import LineFile, rank_name
+from liquid_telemetry.files import LineFile, last_lines, rank_name, shortened
 from liquid_telemetry.logs.render import render_json, timestamp
 from liquid_telemetry.logs.terminal import Terminal
+from liquid_telemetry.memory import memory_of
 from liquid_telemetry.observe.backend import Correlation
 from liquid_telemetry.observe.guard import Faults
+from liquid_telemetry.observe.outcome import TRACEBACK_CHARACTERS, phase_of
 from liquid_telemetry.observe.records import (
     BatchBlock,
     CheckpointSaved,
@@ -24,11 +27,10 @@ from liquid_telemetry.observe.records import (
     RunStarted,
     phase_seconds,
 )
-from liquid_telemetry.signals import EVENTS
+from liquid_telemetry.signals import EVENTS, LOG_TAIL
 
 LOGGER = "liquid_telemetry"
 _NONFINITE_EVERY_NS = 1_000_000_000
-_TRACEBACK_CHARACTERS = 16_000
 
 
 class StructlogBackend:
@@ -172,9 +174,9 @@ class StructlogBackend:
             "loss": record.loss,
         }
         if record.outcome == "failed":
-            self._failed(record, duration, position)
+            self._failed(run, record, duration, position)
         elif record.outcome == "interrupted":
-            fields = {"reason": record.reason, "duration_seconds": duration, **position}
+            fields = {**_ending(run, record), "duration_seconds": duration, **position}
             self._emit("training_interrupted", record.time_ns, **fields)
         elif record.stage == "train":
             self._emit(
@@ -187,19 +189,26 @@ class StructlogBackend:
                 phases=phase_seconds(record.phase_ns),
             )
 
-    def _failed(self, record: RunEnded, duration: float, position: dict[str, Any]) -> None:
-        error = record.error
+    def _failed(self, run: RunInfo, record: RunEnded, duration: float, position: dict[str, Any]) -> None:
+        error, memory = record.error, memory_of(os.getpid())
         self._emit(
             "training_failed",
             record.time_ns,
-            stage=record.stage,
-            reason=record.reason,
+            **_ending(run, record),
             error_type=type(error).__name__ if error is not None else None,
             error_message=str(error) if error is not None else None,
-            traceback="".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:] if error else None,
+            traceback="".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:] if error else None,
             duration_seconds=duration,
             **position,
+            memory_process_bytes=memory.process if memory is not None else None,
+            memory_workers_bytes=memory.workers if memory is not None else None,
+            log_tail=self._tail(),
         )
+
+    def _tail(self) -> list[str]:
+        if self._file is None or not self._file.path.exists():
+            return []
+        return shortened(last_lines(self._file.path), LOG_TAIL)
 
     def outputs(self) -> dict[str, str | None]:
         """The event log."""
@@ -210,6 +219,26 @@ class StructlogBackend:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+_SIGNALS = {"user": signal.SIGINT, "terminated": signal.SIGTERM}
+
+
+def _ending(run: RunInfo, record: RunEnded) -> dict[str, Any]:
+    """What an end tells besides where training stood; the exporter tells the same of a process that has died."""
+    number = _SIGNALS.get(record.reason or "")
+    code = record.error.code if isinstance(record.error, SystemExit) else None
+    return {
+        "stage": record.stage,
+        "reason": record.reason,
+        "known_by": "exception" if record.error is not None else "nothing",
+        "exit_code": code if isinstance(code, int) and number is None else None,
+        "signal": int(number) if number is not None else None,
+        "signal_name": number.name if number is not None else None,
+        "rank": run.rank,
+        "pid": os.getpid(),
+        "phase": phase_of(record.error) if record.error is not None else None,
+    }
 
 
 def _pass(record: EpochEnded) -> dict[str, Any]:

@@ -82,6 +82,10 @@ class Dispatcher:
         self._deferred.poll()
         self.write_manifest()
 
+    def settle(self) -> None:
+        """Deliver everything, waiting for what is still under way."""
+        self._deferred.finish()
+
     def close(self) -> None:
         """Deliver everything and close every backend."""
         with self._faults.guard("observer"):

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from liquid_telemetry.errors import NonFiniteLossError
+
 _log = logging.getLogger("liquid_telemetry")
 _MAX_REASONS = 50
 
@@ -30,7 +32,13 @@ class Faults:
         self.dropped.clear()
 
     def report(self, signal: str, error: Exception) -> None:
-        """Count a fault; log its first occurrence."""
+        """Count a fault; log its first occurrence.
+
+        Raises:
+            NonFiniteLossError: That is no fault: the user asked for it.
+        """
+        if isinstance(error, NonFiniteLossError):
+            raise error
         reason = type(error).__name__
         if len(self.errors) >= _MAX_REASONS and (signal, reason) not in self.errors:
             reason = "other"

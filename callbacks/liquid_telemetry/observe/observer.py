@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from liquid_telemetry.observe.abandoned import tell_at_exit
 from liquid_telemetry.observe.backend import Backend
 from liquid_telemetry.observe.checkpoints import CheckpointWatch
 from liquid_telemetry.observe.clock import RunClock
@@ -65,6 +66,11 @@ class Observer:
         return self._leader is not None and self._leader() is callback
 
     @property
+    def is_open(self) -> bool:
+        """Whether a run is under way whose end has not been told."""
+        return self._state is not None and not self._ended and not self._tuned
+
+    @property
     def run(self) -> RunInfo | None:
         """The run, once there is one."""
         return self._state.info if self._state is not None else None
@@ -79,6 +85,7 @@ class Observer:
 
         ``together``: whether every rank comes here.
         """
+        tell_at_exit(self)
         with self.faults.guard("observer"):
             self._end_abandoned(trainer)
         continues = self._tuned if fn == "fit" else self._fitted

@@ -37,6 +37,7 @@ class ObserverOptions:
         accuracy_key: Name of the accuracy among the logged values.
         gradient_norm: Measure the gradient norm, once a second.
         device_phases: Time phases on the GPU, for one batch in ten.
+        stop_on_nonfinite: End the run by an error when a training loss is NaN or infinite.
         batch_size: Counts the samples of a batch.
         clock: Monotonic nanoseconds.
     """
@@ -47,6 +48,7 @@ class ObserverOptions:
     accuracy_key: str | None = None
     gradient_norm: bool = False
     device_phases: bool = False
+    stop_on_nonfinite: bool = False
     batch_size: BatchSize = batch_size
     clock: Clock | None = None
 

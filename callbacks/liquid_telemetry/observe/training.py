@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from liquid_telemetry.errors import NonFiniteLossError
 from liquid_telemetry.observe.batches import SampleCounter
 from liquid_telemetry.observe.loop import Rows, StageLoop
 from liquid_telemetry.observe.names import pick_accuracy, pick_loss
@@ -50,6 +51,7 @@ class TrainingWatch:
         self.ordinary_below = 0
         self.samples = SampleCounter(state.options.batch_size)
         self._gradient_due = 0
+        self._nonfinite: str | None = None
         self._device = state.device
 
     @property
@@ -83,6 +85,7 @@ class TrainingWatch:
     def drain(self, trainer: Trainer, loop: StageLoop) -> None:
         """Tell the batches since the last drain, and where training stands."""
         self._tell(trainer, loop, self._with_logged_loss(trainer, loop))
+        self._stop_if_asked()
 
     def before_optimizer_step(self, module: LightningModule) -> None:
         """Gradients are complete; their norm is taken once a second, where asked for."""
@@ -97,6 +100,13 @@ class TrainingWatch:
         """An epoch ended; its checkpoint and the last of its metrics are still to come."""
         if self.loop is not None:
             self._close(trainer, self.loop, complete=True)
+            if self._state.options.stop_on_nonfinite:
+                self._state.dispatch.settle()
+                self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        if self._state.options.stop_on_nonfinite and self._nonfinite is not None:
+            raise NonFiniteLossError(self._nonfinite)
 
     def settle(self, trainer: Trainer, metrics: Mapping[str, Any] | None = None) -> None:
         """Tell the epoch that has ended, with everything it logged."""
@@ -159,6 +169,8 @@ class TrainingWatch:
             block = loop.block(drained, losses, scale)
             loop.count_losses(block)
             state.count(block)
+            if block.nonfinite:
+                self._nonfinite = self._nonfinite or _describe(block)
             return block
 
         if drained.rows:
@@ -225,6 +237,12 @@ class TrainingWatch:
             val_loss=validated.loss if validated else None,
             val_accuracy=validated.accuracy if validated else None,
         )
+
+
+def _describe(block: BatchBlock) -> str:
+    at = block.nonfinite[0]
+    place = f"epoch {block.epoch}, batch {int(block.index[at])}"
+    return f"the training loss was {block.loss[at]} in {place}; stop_on_nonfinite=True ends the run"
 
 
 def gradient_norm(module: LightningModule) -> Tensor | None:

@@ -4,7 +4,7 @@ Code, reference docs, dashboards, alert tests and the live page read it. Standar
 exporter process can import it without torch.
 """
 
-from liquid_telemetry.signals._events import EVENTS, Event
+from liquid_telemetry.signals._events import EVENTS, LOG_TAIL, Event
 from liquid_telemetry.signals._metrics import (
     FAILURE_REASONS,
     INTERRUPTION_REASONS,
@@ -23,6 +23,7 @@ __all__ = [
     "FAILURE_REASONS",
     "INTERRUPTION_REASONS",
     "JOB_STATES",
+    "LOG_TAIL",
     "METRICS",
     "NAMESPACE",
     "PHASES",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+LOG_TAIL = 10
+"""How many lines of the log ``training_failed`` repeats."""
 COMMON_FIELDS = ("timestamp", "level", "event", "logger", "run_id", "model_name", "trace_id", "span_id")
 
 
@@ -92,8 +94,23 @@ _ALL = (
     Event(
         "training_interrupted",
         "warning",
-        "Ctrl-C (user) or SIGTERM (terminated) ended the run.",
-        ("reason", "duration_seconds", "epoch", "batch", "global_step", "loss"),
+        "Ctrl-C (user) or SIGTERM (terminated) ended the run; by the exporter when the trainer could not tell.",
+        (
+            "stage",
+            "reason",
+            "known_by",
+            "exit_code",
+            "signal",
+            "signal_name",
+            "duration_seconds",
+            "rank",
+            "pid",
+            "phase",
+            "epoch",
+            "batch",
+            "global_step",
+            "loss",
+        ),
     ),
     Event(
         "training_failed",
@@ -102,14 +119,24 @@ _ALL = (
         (
             "stage",
             "reason",
+            "known_by",
             "error_type",
             "error_message",
             "traceback",
+            "exit_code",
+            "signal",
+            "signal_name",
             "duration_seconds",
+            "rank",
+            "pid",
+            "phase",
             "epoch",
             "batch",
             "global_step",
             "loss",
+            "memory_process_bytes",
+            "memory_workers_bytes",
+            "log_tail",
         ),
     ),
 )

@@ -14,6 +14,7 @@ Standard library only; both sides import it.
 """
 
 from liquid_telemetry.spool._directory import SPOOL_VARIABLE, SpoolError, spool_dir
+from liquid_telemetry.spool._identity import identity
 from liquid_telemetry.spool._launch import (
     ExporterAddress,
     ensure_exporter,
@@ -35,6 +36,7 @@ __all__ = [
     "SpoolError",
     "ensure_exporter",
     "exporter_address",
+    "identity",
     "is_locked",
     "read_record",
     "spool_dir",

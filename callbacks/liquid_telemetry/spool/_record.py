@@ -28,8 +28,11 @@ class RunRecord:
         reason: Of a failure or interruption, one of the catalogue's.
         error_type: Class name of the exception.
         error_message: Its text.
-        pid: Process; :meth:`RunSeat.take` fills it, with ``ppid`` and ``started``.
+        traceback: Where the parent of a spawned process tells what that died of.
+        pid: Process; :meth:`RunSeat.take` fills it, with ``ppid``, ``identity``, ``spawned`` and ``started``.
         ppid: Its parent.
+        identity: What tells the process from a later one with its pid.
+        spawned: Whether a Python process spawned it, which is told of its exceptions and may pass them on.
         started: Unix seconds.
         ended: Unix seconds, None before the end.
         epoch: Current epoch, from zero.
@@ -50,8 +53,11 @@ class RunRecord:
     reason: str | None = None
     error_type: str | None = None
     error_message: str | None = None
+    traceback: str | None = None
     pid: int = 0
     ppid: int = 0
+    identity: str | None = None
+    spawned: bool = False
     started: float = 0.0
     ended: float | None = None
     epoch: int | None = None

@@ -7,11 +7,13 @@ import os
 import re
 import time
 from dataclasses import replace
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
 from liquid_telemetry.spool import _lock
 from liquid_telemetry.spool._directory import SpoolError
+from liquid_telemetry.spool._identity import identity
 from liquid_telemetry.spool._lock import FileLock
 from liquid_telemetry.spool._record import RunRecord, write_atomically
 
@@ -39,7 +41,7 @@ class RunSeat:
     def take(cls, spool: Path, record: RunRecord) -> RunSeat:
         """Register a rank: lock first, then the record, so that a record without a lock is a death.
 
-        ``pid``, ``ppid`` and, when zero, ``started`` are filled in.
+        ``pid``, ``ppid``, ``identity``, ``spawned`` and, when zero, ``started`` are filled in.
 
         Raises:
             ValueError: The run id cannot be a file name.
@@ -52,7 +54,8 @@ class RunSeat:
                 "letter or digit, because it names a directory"
             )
         started = record.started or time.time()
-        seat = cls(spool, replace(record, pid=os.getpid(), ppid=os.getppid(), started=started))
+        process = replace(record, pid=os.getpid(), ppid=os.getppid(), identity=identity(), started=started)
+        seat = cls(spool, replace(process, spawned=parent_process() is not None))
         try:
             seat._sit()
         except OSError:

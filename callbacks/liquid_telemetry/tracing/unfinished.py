@@ -38,13 +38,13 @@ def forget_unfinished(folder: Path) -> None:
 
 
 def finish_trace(folder: Path, traces: Path, end_ns: int, cause: Mapping[str, str]) -> int:
-    """Append the spans that a dead process left open, as failed, and return how many.
+    """Append the spans that a dead process left open, and return how many.
 
     Args:
         folder: The run directory.
         traces: The trace file to append to.
         end_ns: Unix nanoseconds when the process was found dead.
-        cause: ``reason`` and whatever else is known, added as attributes.
+        cause: ``reason``, ``outcome`` (``failed`` unless given) and whatever else is known, added as attributes.
 
     Raises:
         OSError: The files cannot be read or written.
@@ -80,6 +80,7 @@ def _tail(traces: Path) -> bytes:
 def _closed(span: Mapping[str, Any], end_ns: int, cause: Mapping[str, str]) -> SpanData:
     attributes = {**span["attributes"], NAMESPACE + "outcome": "failed"}
     attributes |= {NAMESPACE + key: value for key, value in cause.items()}
+    failed = attributes[NAMESPACE + "outcome"] == "failed"
     return SpanData(
         name=span["name"],
         trace_id=span["trace_id"],
@@ -88,7 +89,7 @@ def _closed(span: Mapping[str, Any], end_ns: int, cause: Mapping[str, str]) -> S
         start_ns=span["start_ns"],
         end_ns=end_ns,
         attributes=attributes,
-        status=ERROR,
-        message=cause.get("reason", "unknown"),
+        status=ERROR if failed else 0,
+        message=cause.get("reason", "unknown") if failed else "",
         links=tuple((trace, linked) for trace, linked in span["links"]),
     )

@@ -1,8 +1,11 @@
 """Train a tiny model on two ranks, or fail as asked; run as ``train.py '{"strategy": "ddp", …}'``."""
 
+import ctypes
 import json
 import os
+import signal
 import sys
+import time
 import warnings
 
 import torch
@@ -25,6 +28,21 @@ def fail(where):
         raise ValueError("as asked")
 
 
+def die(module):
+    """End this rank, or press Ctrl-C: the terminal sends that to every process."""
+    if module.global_rank == options["rank"]:
+        if options["dies"] == "interrupt":
+            os.killpg(0, signal.SIGINT)
+            time.sleep(60)
+        how = {
+            "segfault": lambda: ctypes.string_at(0),
+            "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+            "exit": lambda: os._exit(3),
+        }
+        time.sleep(0.5)  # the other rank waits in a collective; the exporter has seen both
+        how[options["dies"]]()
+
+
 class Model(pl.LightningModule):
     def __init__(self):
         super().__init__()
@@ -36,6 +54,8 @@ class Model(pl.LightningModule):
     def training_step(self, batch, batch_idx):
         if self.global_step == 2:
             fail("training_step")
+            if "dies" in options:
+                die(self)
         loss = torch.nn.functional.cross_entropy(self.linear(batch[0]), batch[1])
         self.log("train_loss", loss, on_epoch=True, sync_dist=True)
         return loss
@@ -49,6 +69,11 @@ class Model(pl.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Greedy(pl.Callback):
+    def on_exception(self, *_):
+        raise RuntimeError("mine")
 
 
 class Data(pl.LightningDataModule):
@@ -73,6 +98,7 @@ def main():
             OpenTelemetrySpans(),
             Telemetry(port=0),
         ],
+        "greedy": lambda: [Greedy(), Telemetry(port=0)],
         "none": list,
     }[options.get("callbacks", "telemetry")]()
     trainer = pl.Trainer(
@@ -88,7 +114,12 @@ def main():
         use_distributed_sampler=True,
     )
     model = Model()
-    trainer.fit(model, datamodule=Data())
+    try:
+        trainer.fit(model, datamodule=Data())
+    except RuntimeError:
+        if "swallow" not in options:
+            raise
+        sys.exit(options["swallow"])
     if "weights" in options and trainer.is_global_zero:
         torch.save([model.state_dict(), torch.get_rng_state()], options["weights"])
 
