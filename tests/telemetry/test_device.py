@@ -198,9 +198,6 @@ def test_no_hook_asks_for_a_number(names, monkeypatch, late):
     assert late.made
 
 
-@pytest.mark.xfail(
-    reason="trainer.callback_metrics makes a number of everything that is logged for the progress bar"
-)
 def test_no_hook_asks_for_what_is_logged_for_the_progress_bar(monkeypatch, late):
     class Shown(Measured):
         def log(self, name, value, **options):

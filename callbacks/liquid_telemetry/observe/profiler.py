@@ -11,6 +11,8 @@ from liquid_telemetry.observe.device import DeviceClock
 from liquid_telemetry.observe.phases import PhaseClock
 
 Context = AbstractContextManager[Any]
+_NAMES = 500
+"""Names of actions that are remembered: a program may make up any number."""
 _OWN = frozenset({"_inner", "_quiet", "_sections", "profile"})
 
 
@@ -94,7 +96,9 @@ class _Sections(dict[str, Context]):
 
     def __missing__(self, action_name: str) -> Context:
         phase = _phase_of(action_name)
-        section = self[action_name] = _IDLE if phase is None else self._section(phase)
+        section = _IDLE if phase is None else self._section(phase)
+        if len(self) < _NAMES:
+            self[action_name] = section
         return section
 
     def _section(self, phase: int) -> Context:
@@ -164,7 +168,9 @@ class _Brackets(dict[str, Context]):
         self._sections = sections
 
     def __missing__(self, action_name: str) -> Context:
-        bracket = self[action_name] = _Bracket(self._inner, self._sections[action_name], action_name)
+        bracket = _Bracket(self._inner, self._sections[action_name], action_name)
+        if len(self) < _NAMES:
+            self[action_name] = bracket
         return bracket
 
 

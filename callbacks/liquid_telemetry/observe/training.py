@@ -11,6 +11,7 @@ from torch import Tensor
 
 from liquid_telemetry.errors import NonFiniteLossError
 from liquid_telemetry.observe.batches import SampleCounter
+from liquid_telemetry.observe.logged import callback_metrics
 from liquid_telemetry.observe.loop import Rows, StageLoop
 from liquid_telemetry.observe.names import pick_accuracy, pick_loss
 from liquid_telemetry.observe.progress import learning_rates, measure
@@ -114,7 +115,7 @@ class TrainingWatch:
             return
         loop, ended = self._ended
         self._ended = None
-        fresh = self._state.fresh.take(trainer.callback_metrics if metrics is None else metrics)
+        fresh = self._state.fresh.take(callback_metrics(trainer) if metrics is None else metrics)
         self._state.step_values.take(fresh)
         names = list(fresh)
         self._state.dispatch.emit_with(
@@ -160,7 +161,7 @@ class TrainingWatch:
         key = self._state.options.loss_key
         if key is None or key in outputs:
             return key or "loss"
-        return None if key in trainer.callback_metrics else "loss"
+        return None if key in callback_metrics(trainer) else "loss"
 
     def _tell(self, trainer: Trainer, loop: StageLoop, drained: Rows) -> None:
         state, scale = self._state, self._scale
@@ -188,7 +189,7 @@ class TrainingWatch:
         drained = loop.drain()
         if not drained.rows or drained.losses:
             return drained
-        logged = self._state.step_values.take(trainer.callback_metrics)
+        logged = self._state.step_values.take(callback_metrics(trainer))
         name = pick_loss(logged, self._state.options.loss_key)
         if name is None:
             return drained
