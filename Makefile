@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 CONFIG ?= configs/japanese_vowels_cfc.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint overhead soak check-wheel clean
+.PHONY: help venv run test lint rules overhead soak check-wheel clean
 
 help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,11 @@ lint: .venv/.test ## Format check, lint, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+rules: ## Check and test alert rules and Alertmanager routes (needs promtool and amtool)
+	promtool check config monitoring/prometheus/prometheus.yml
+	promtool test rules monitoring/prometheus/tests/*.yml
+	amtool check-config monitoring/alertmanager/alertmanager.yml
 
 overhead: .venv/.test ## Measure what observing costs, beside other ways (ten minutes)
 	$(BIN)/python -m benchmarks.telemetry

@@ -17,6 +17,15 @@ import pytest
 import yaml
 from servers import binary, eventually, free_port, prometheus
 
+from liquid_telemetry.signals import (
+    FAILURE_REASONS,
+    INTERRUPTION_REASONS,
+    JOB_STATES,
+    METRICS,
+    PHASES,
+    STAGES,
+)
+
 __all__ = ["prometheus"]
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
@@ -35,6 +44,51 @@ def rules() -> list[dict[str, Any]]:
 def alerts(rules: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The alerts among them, by name."""
     return {rule["alert"]: rule for rule in rules if "alert" in rule}
+
+
+_SERIES = {
+    metric.full_name + suffix: metric
+    for metric in METRICS.values()
+    for suffix in (("_bucket", "_sum", "_count") if metric.type == "histogram" else ("",))
+}
+_ADDED = {"job", "instance"}
+_VALUES = {
+    "state": JOB_STATES,
+    "phase": PHASES,
+    "stage": STAGES,
+    "reason": (*FAILURE_REASONS, *INTERRUPTION_REASONS),
+    "dataset": ("train", "val", "test"),
+    "component": ("process", "workers", "system", "cuda_allocated", "cuda_reserved"),
+    "signal": ("metrics", "tracing", "logging", "exporter"),
+}
+_NAME = re.compile(r"\b(liquid_nn[_:][\w:]+)(?:\{([^}]*)\})?")
+_MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
+
+
+def unknown_names(text: str, recorded: set[str]) -> list[str]:
+    """Return the metrics, labels and label values in PromQL that neither the catalogue nor a rule has."""
+    wrong = []
+    for name, matchers in _NAME.findall(text):
+        metric = _SERIES.get(name)
+        if metric is None:
+            wrong += [] if name in recorded else [name]
+            continue
+        labels = {*metric.labels, *_ADDED, *(("model_name", "slot") if metric.model_labelled else ())}
+        if metric.type == "histogram":
+            labels.add("le")
+        for label, value in _MATCHER.findall(matchers):
+            known = _VALUES.get(label) if not name.startswith("liquid_nn_telemetry") else None
+            values = re.split(r"[|]", value) if known else ()
+            wrong += [f"{name}{{{label}}}"] if label not in labels else []
+            wrong += [f"{name}{{{label}={one}}}" for one in values if one not in (known or ())]
+    return wrong
+
+
+@pytest.fixture(scope="session")
+def unknown(rules: list[dict[str, Any]]) -> Callable[[str], list[str]]:
+    """Find the names in PromQL that do not exist."""
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    return lambda text: unknown_names(text, recorded)
 
 
 @pytest.fixture
