@@ -12,11 +12,9 @@ import argparse
 import contextlib
 import json
 import logging
-import os
 import re
 import statistics
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -32,7 +30,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.telemetry.loop import Tiny
-from benchmarks.telemetry.measure import machine, table
+from benchmarks.telemetry.measure import machine, scratch, table
 from benchmarks.telemetry.scrapes import scraped
 from liquid_telemetry import Telemetry
 
@@ -190,9 +188,7 @@ def main() -> int:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        os.environ["LIQUID_TELEMETRY_SPOOL"] = str(folder / "spool")
+    with scratch() as folder:
         with contextlib.redirect_stderr(sys.stdout):
             gauge, run_dir = train(options.batches, folder)
         print(f"\nMachine: {machine()}.\n")

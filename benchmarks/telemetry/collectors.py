@@ -1,19 +1,12 @@
-"""A collector that answers, that is slow, and that is dead: batches, and the end of fit."""
+"""A collector that answers after a pause, and one that is dead."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-
-from benchmarks.telemetry.loop import Variant, run_once
-from benchmarks.telemetry.measure import added, interleave, table
-from benchmarks.telemetry.variants import ours
-from liquid_telemetry import Telemetry
 
 COLLECTOR = """
 import sys, time
@@ -50,23 +43,3 @@ def nobody() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}"
-
-
-def collectors(folder: Path, count: int, rounds: int) -> None:
-    """Print what a batch and the end of fit cost with each."""
-    with collector(0) as fast, collector(2) as slow:
-        bare = Variant("bare loop")
-        chosen = [bare, Variant("no collector", ours(Telemetry, folder))]
-        for name, address in (("up", fast), ("2 s to answer", slow), ("dead", nobody())):
-            chosen.append(Variant(name, ours(Telemetry, folder, otlp_endpoint=address)))
-        interleave(chosen, rounds, lambda variant: run_once(variant, count))
-    batch = {variant.name: [timing.batch for timing in variant.results] for variant in chosen}
-    rows = []
-    for variant in chosen:
-        ends = [timing.end for timing in variant.results]
-        cost = added(batch[variant.name], batch[bare.name]) if variant is not bare else ""
-        rows.append((variant.name, cost, f"{statistics.median(ends):.2f}", f"{max(ends):.2f}"))
-    print(
-        f"{rounds} rounds of {count} batches; all fits are of one process, which waits for a collector once\n"
-    )
-    table(("collector", "added µs a batch (quartiles)", "end of fit, s", "longest, s"), rows)

@@ -1,69 +1,91 @@
-"""What telemetry costs before the first batch: importing it, and the setup of a run, in new interpreters."""
+"""Import, setup, batches and the end of fit, in new interpreters: without a collector, and with three kinds of it."""
 
 from __future__ import annotations
 
+import json
+import random
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
-from benchmarks.telemetry.collectors import nobody
-from benchmarks.telemetry.measure import table
+from benchmarks.telemetry.collectors import collector, nobody
+from benchmarks.telemetry.measure import added, table
 
-IMPORT = """
-import time
-import lightning.pytorch
-start = time.perf_counter()
-import liquid_telemetry
-liquid_telemetry.Telemetry
-print(time.perf_counter() - start)
-"""
-SETUP = """
-import contextlib, io, tempfile, time, warnings
-warnings.simplefilter("ignore")
-from benchmarks.telemetry.loop import Stopwatch, Tiny
-from lightning.pytorch import Callback, Trainer
-from liquid_telemetry import Telemetry
-import torch
-from torch.utils.data import DataLoader, TensorDataset
-
-class Timed(Telemetry):
-    def setup(self, *arguments, **options):
-        start = time.perf_counter()
-        super().setup(*arguments, **options)
-        self.seconds = time.perf_counter() - start
-
-with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-    timed, stopwatch = Timed(port=0, dir=folder, console=False, otlp_endpoint=ENDPOINT), Stopwatch()
-    trainer = Trainer(max_epochs=1, callbacks=[timed, stopwatch], logger=False, enable_checkpointing=False,
-                      enable_model_summary=False, enable_progress_bar=False, accelerator="cpu")
-    trainer.fit(Tiny(), DataLoader(TensorDataset(torch.randn(8 * BATCHES, 16)), batch_size=8))
-    ended = time.perf_counter() - stopwatch.ended_at
-print(WHAT)
-"""
+Took = dict[str, float]
 
 
-def ends(rounds: int) -> None:
-    """Print medians of new interpreters."""
-
-    def measure(code: str) -> Callable[[], float]:
-        return lambda: float(subprocess.check_output([sys.executable, "-W", "ignore", "-c", code], text=True))
-
-    def fit(batches: int, what: str, endpoint: str | None = None) -> Callable[[], float]:
-        code = SETUP.replace("BATCHES", str(batches)).replace("WHAT", what)
-        return measure(code.replace("ENDPOINT", repr(endpoint)))
-
-    parts = {
-        "`import liquid_telemetry`, after Lightning": measure(IMPORT),
-        "first `setup`, with what it imports": fit(20, "timed.seconds"),
-        "end of a fit of 20 batches": fit(20, "ended"),
-        "end of a fit of 2000 batches": fit(2000, "ended"),
-        "the same, with a dead collector": fit(2000, "ended", nobody()),
+def ends(count: int, rounds: int) -> None:
+    """Print what import, setup and the end of fit take without a collector."""
+    fits = {
+        "bare Trainer": _fit(count, None),
+        f"Telemetry, {count} batches": _fit(count, {}),
+        "Telemetry, 20 batches": _fit(20, {}),
     }
-    times: dict[str, list[float]] = {name: [] for name in parts}
-    for _ in range(rounds):
-        for name, once in parts.items():
-            times[name].append(once() * 1e3)
-    print(f"{rounds} new interpreters each\n")
-    rows = [(name, f"{statistics.median(each):.0f}", f"{max(each):.0f}") for name, each in times.items()]
+    took = _interleave(fits, rounds)
+    ours = [each for name, many in took.items() if name.startswith("Telemetry") for each in many]
+    print(f"{rounds} rounds of new interpreters\n")
+    rows = [
+        _milliseconds("`import liquid_telemetry`, after Lightning", [each["import"] for each in ours]),
+        _milliseconds("first `setup`, with what it imports", [each["setup"] for each in ours]),
+        *(
+            _milliseconds(f"end of fit: {name}", [each["end"] for each in many])
+            for name, many in took.items()
+        ),
+    ]
     table(("", "median, ms", "longest, ms"), rows)
+
+
+def collectors(count: int, rounds: int) -> None:
+    """Print what a batch and the end of fit cost with each kind of collector."""
+    with collector(0) as fast, collector(2) as slow:
+        took = _interleave(
+            {
+                "bare loop": _fit(count, None),
+                "no collector": _fit(count, {}),
+                "up": _fit(count, {"otlp_endpoint": fast}),
+                "2 s to answer": _fit(count, {"otlp_endpoint": slow}),
+                "dead": _fit(count, {"otlp_endpoint": nobody()}),
+            },
+            rounds,
+        )
+    bare = took["bare loop"]
+    rows = []
+    for name, many in took.items():
+        costs = [
+            added([each[clock] for each in many], [each[clock] for each in bare]) if many is not bare else ""
+            for clock in ("batch", "processor")
+        ]
+        rows.append((*_milliseconds(name, [each["end"] for each in many]), *costs))
+    print(f"{rounds} new interpreters each, {count} batches; the first third does not count for a batch\n")
+    head = (
+        "end of fit, median, ms",
+        "longest, ms",
+        "added to the median batch, µs",
+        "to its processor time, µs",
+    )
+    table(("collector", *head), rows)
+
+
+def _fit(batches: int, telemetry: dict[str, Any] | None) -> Callable[[], Took]:
+    options = json.dumps({"batches": batches, "telemetry": telemetry})
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.telemetry.one_fit", options]
+
+    def once() -> Took:
+        took: Took = json.loads(subprocess.check_output(command, text=True))
+        return took
+
+    return once
+
+
+def _interleave(fits: dict[str, Callable[[], Took]], rounds: int) -> dict[str, list[Took]]:
+    took: dict[str, list[Took]] = {name: [] for name in fits}
+    for _ in range(rounds):
+        for name in random.sample(list(fits), len(fits)):
+            took[name].append(fits[name]())
+    return took
+
+
+def _milliseconds(name: str, seconds: list[float]) -> tuple[str, str, str]:
+    return name, f"{statistics.median(seconds) * 1e3:.0f}", f"{max(seconds) * 1e3:.0f}"

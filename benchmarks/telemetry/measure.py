@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import random
 import statistics
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
 from benchmarks.telemetry.loop import Variant
 
 
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for runs, with a spool; an exporter that still writes there leaves once it is gone."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        os.environ["LIQUID_TELEMETRY_SPOOL"] = f"{name}/spool"
+        yield Path(name)
+
+
 def machine() -> str:
     """What the figures were measured on."""
     python = platform.python_version()
-    return f"{platform.machine()}, {os.cpu_count()} cores, Python {python}, torch {torch.__version__}"
+    torchs = f"torch {torch.__version__}, lightning {version('lightning')}"
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {python}, {torchs}"
 
 
 def interleave(chosen: Sequence[Variant], rounds: int, once: Callable[[Variant], object]) -> None:
