@@ -29,10 +29,10 @@ rules: ## Check and test alert rules and Alertmanager routes (needs promtool and
 	promtool test rules monitoring/prometheus/tests/*.yml
 	amtool check-config monitoring/alertmanager/alertmanager.yml
 
-overhead: .venv/.test ## Measure what observing costs, beside other ways (ten minutes)
+overhead: .venv/.test ## Measure what observing costs, beside other ways (nine minutes)
 	$(BIN)/python -m benchmarks.telemetry
 
-soak: .venv/.test ## Watch 200,000 batches under scrapes: is anything growing? (five minutes)
+soak: .venv/.test ## Watch 200,000 batches under scrapes: is anything growing? (three minutes)
 	$(BIN)/python -m benchmarks.soak
 
 check-wheel: .venv/.test ## Build the wheel, train one epoch from it in an empty venv
