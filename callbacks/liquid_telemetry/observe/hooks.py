@@ -64,10 +64,12 @@ def short_hooks(
                 watch.batch_end(trainer, outputs, batch, batch_idx)
                 return
             ended = now()
+            # What may fail comes before the mark: each mark has its row.
+            row = batch_idx, loop.opened_at, ended, count(batch), outputs["loss"], False
             time(ended)
             mark(BATCH_END)
             rows = loop.rows
-            rows.append((batch_idx, loop.opened_at, ended, count(batch), outputs["loss"], False))
+            rows.append(row)
             loop.open = None
             if ended >= loop.drain_at or len(rows) >= ROWS:
                 watch.drain(trainer, loop)
