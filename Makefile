@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 CONFIG ?= configs/japanese_vowels_cfc.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint rules overhead check-wheel clean
+.PHONY: help venv run test lint rules overhead soak check-wheel clean
 
 help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,8 +29,11 @@ rules: ## Check and test alert rules and Alertmanager routes (needs promtool and
 	promtool test rules monitoring/prometheus/tests/*.yml
 	amtool check-config monitoring/alertmanager/alertmanager.yml
 
-overhead: .venv/.test ## Measure what observing costs a batch (four minutes)
-	$(BIN)/python benchmarks/telemetry.py --batches 1000 --rounds 7
+overhead: .venv/.test ## Measure what observing costs, beside other ways (nine minutes)
+	$(BIN)/python -m benchmarks.telemetry
+
+soak: .venv/.test ## Watch 200,000 batches under scrapes: is anything growing? (three minutes)
+	$(BIN)/python -m benchmarks.soak
 
 check-wheel: .venv/.test ## Build the wheel, train one epoch from it in an empty venv
 	PYTHON=$(PYTHON) .ci/check-wheel

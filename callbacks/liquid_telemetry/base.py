@@ -6,18 +6,19 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
-from liquid_telemetry.observe.backend import Backend
 from liquid_telemetry.observe.guard import Faults
-from liquid_telemetry.observe.observer import Observer
 from liquid_telemetry.observe.run import ObserverOptions
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
+
+    from liquid_telemetry.observe.backend import Backend
+    from liquid_telemetry.observe.observer import Observer
 elif "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
     from pytorch_lightning import Callback
 else:
@@ -53,7 +54,7 @@ class TelemetryCallback(Callback):
     """What all our callbacks share. Of those on one Trainer the first leads: it alone observes, for all.
 
     Constructors keep plain options; files, threads and sockets are born in ``setup`` and stay behind when the
-    callback is pickled, and so do collaborators.
+    callback is pickled, and so do collaborators. What observes is imported there, too.
     """
 
     def __init__(self, enabled: bool, options: ObserverOptions) -> None:
@@ -61,7 +62,7 @@ class TelemetryCallback(Callback):
         self._options = options
         self._observer: Observer | None = None
         if not self.enabled:
-            vars(self).update(dict.fromkeys(_OFTEN))  # Lightning skips a hook that is None
+            vars(self).update(_skipped(type(self), _OFTEN + _OFTEN_EVALUATED))
 
     @property
     def run(self) -> Run | None:
@@ -82,6 +83,8 @@ class TelemetryCallback(Callback):
         return observer if observer.is_led_by(self) else None
 
     def _observe(self, trainer: Trainer) -> Observer:
+        from liquid_telemetry.observe.observer import Observer
+
         attached: list[Any] = cast("Any", trainer).callbacks
         ours = [c for c in attached if isinstance(c, TelemetryCallback) and c.enabled] or [self]
         options = self._options
@@ -93,11 +96,8 @@ class TelemetryCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         stay = ("_observer", "_registry", "_provider", "_logger")
-        lent = (
-            "log",
-            "log_dict",
-            *_OFTEN,
-        )  # log: methods of the model, which Lightning hangs on every callback
+        # log: methods of the model, which Lightning hangs on every callback
+        lent = ("log", "log_dict", *_OFTEN, *_OFTEN_EVALUATED)
         kept = {name: value for name, value in self.__dict__.items() if name not in lent}
         kept |= {name: None for name in stay if name in kept}
         return kept | {"_options": replace(self._options, clock=None)}
@@ -107,6 +107,7 @@ class TelemetryCallback(Callback):
         _dismiss(trainer)
         self._observer = _observers.get(trainer)
         self._begin(trainer, pl_module, stage)
+        vars(self).update(_skipped(type(self), _UNUSED))
         if stage == "fit":
             self._shorten(trainer, pl_module)
 
@@ -213,7 +214,16 @@ class TelemetryCallback(Callback):
         observer.teardown(trainer, stage)
 
 
-_OFTEN = ("on_train_batch_start", "on_train_batch_end", "on_before_optimizer_step")
+_UNUSED = ("on_before_zero_grad", "on_before_backward", "on_after_backward")
+_OFTEN = ("on_train_batch_start", "on_train_batch_end", "on_before_optimizer_step", *_UNUSED)
+_OFTEN_EVALUATED = tuple(
+    f"on_{stage}_batch_{moment}" for stage in ("validation", "test", "predict") for moment in ("start", "end")
+)
+
+
+def _skipped(kind: type[TelemetryCallback], names: Sequence[str]) -> dict[str, None]:
+    """Lightning skips a hook that is None, and calls one that does nothing; a subclass may have a use for it."""
+    return {name: None for name in names if getattr(kind, name) is getattr(TelemetryCallback, name)}
 
 
 def _short_hooks(callback: TelemetryCallback, observer: Observer) -> dict[str, Callable[..., None] | None]:
@@ -221,35 +231,12 @@ def _short_hooks(callback: TelemetryCallback, observer: Observer) -> dict[str, C
 
     They hang on the callback while its Trainer fits. Another Trainer with the same callback goes the long way.
     """
-    owner, watch, faults = observer.trainer, observer.training, observer.faults
-    kind = type(callback)
+    from liquid_telemetry.observe.hooks import short_hooks
 
-    def on_train_batch_start(
-        trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if owner() is not trainer:
-            kind.on_train_batch_start(callback, trainer, pl_module, batch, batch_idx)
-            return
-        try:
-            watch.batch_start(trainer, batch_idx)
-        except Exception as error:
-            faults.report("observer", error)
-
-    def on_train_batch_end(
-        trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if owner() is not trainer:
-            kind.on_train_batch_end(callback, trainer, pl_module, outputs, batch, batch_idx)
-            return
-        try:
-            watch.batch_end(trainer, outputs, batch, batch_idx)
-        except Exception as error:
-            faults.report("observer", error)
-
-    hooks: dict[str, Callable[..., None] | None] = {
-        "on_train_batch_start": on_train_batch_start,
-        "on_train_batch_end": on_train_batch_end,
-    }
+    kind, watch = type(callback), observer.training
+    long_way = partial(kind.on_train_batch_start, callback), partial(kind.on_train_batch_end, callback)
+    start, end = short_hooks(observer.trainer, watch, observer.faults, *long_way)
+    hooks: dict[str, Callable[..., None] | None] = {"on_train_batch_start": start, "on_train_batch_end": end}
     if not watch.measures_gradients:
         hooks["on_before_optimizer_step"] = None
     return hooks

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from liquid_telemetry.base import TelemetryCallback
-from liquid_telemetry.observe.backend import Backend
 from liquid_telemetry.observe.clock import Clock
 from liquid_telemetry.observe.run import ObserverOptions
 from liquid_telemetry.spool import find_sinks
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from liquid_telemetry.metrics.backend import SinkOptions
+    from liquid_telemetry.observe.backend import Backend
 
 __all__ = ["OpenTelemetrySpans", "PrometheusMetrics", "StructlogEvents", "Telemetry"]
 

@@ -1,16 +1,33 @@
 """The device is never made to wait."""
 
+import os
+import sys
 from collections import Counter
 
 import pytest
 import torch
-from tiny import Tiny, TinyData, fit, loader
+from lightning.pytorch.callbacks import ModelCheckpoint
+from tiny import COMBINATIONS, Tiny, TinyData, build, fit, loader, only_run
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchmetrics.classification import MulticlassAccuracy
 
+import liquid_telemetry
 from liquid_telemetry import Telemetry
+from liquid_telemetry.observe import scalars as scalars_module
 from liquid_telemetry.observe.scalars import DeferredScalars, as_vector
+from liquid_telemetry.observe.training import TrainingWatch
 from liquid_telemetry.testing import TickingClock
 
 WAITING = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__", "__index__")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """A second thread of torch only waits for a busy core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -50,6 +67,196 @@ def test_the_gradient_norm_is_not_read_per_batch(waits):
     waits.clear()
     fit(Telemetry(clock=TickingClock(), gradient_norm=True), **options)
     assert waits - bare == Counter(tolist=3)
+
+
+@pytest.mark.parametrize("kinds", COMBINATIONS.values(), ids=COMBINATIONS)
+def test_evaluation_reads_nothing_per_batch(waits, kinds):
+    """What a stage has logged is read in one go at its end, however many batches it has."""
+
+    class Long(TinyData):
+        val_dataloader = test_dataloader = predict_dataloader = lambda self: loader(60)
+
+    def everything(*callbacks):
+        waits.clear()
+        made = fit(*callbacks, data=Long(), max_epochs=1, num_sanity_val_steps=2)
+        made.validate(made.lightning_module, datamodule=Long(), verbose=False)
+        made.test(made.lightning_module, datamodule=Long(), verbose=False)
+        made.predict(made.lightning_module, datamodule=Long())
+        return Counter(waits)
+
+    bare = everything()
+    observed = everything(*(kind(clock=TickingClock()) for kind in kinds))
+    assert observed - bare == Counter(
+        tolist=5
+    )  # losses; what the epoch, its validation, validate and test have logged
+
+
+PACKAGE = os.path.dirname(liquid_telemetry.__file__)  # noqa: PTH120  (as frames spell it)
+READING = ("tolist", "numpy", "cpu", "__array__")
+"""Ways to read a tensor that are no operators."""
+
+
+class Asked(TorchDispatchMode):
+    """Tells which operators that wait for a device are called beneath our code, by which of our functions."""
+
+    OPERATORS = ("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2")
+
+    def __init__(self, patch):
+        super().__init__()
+        self.ours = Counter()
+        for name in READING:
+            patch.setattr(torch.Tensor, name, self._told(name, getattr(torch.Tensor, name)))
+
+    def _told(self, name, read):
+        def call(*args, **kwargs):
+            self._tell(name)
+            return read(*args, **kwargs)
+
+        return call
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.__name__.partition(".")[0]
+        to_host = name == "_to_copy" and "device" in (kwargs or {}) and not kwargs.get("non_blocking")
+        if to_host or name in self.OPERATORS:
+            self._tell(name)
+        return func(*args, **(kwargs or {}))
+
+    def _tell(self, name):
+        frame = sys._getframe(2)
+        while frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
+            frame = frame.f_back
+        if frame is not None:
+            self.ours[name, frame.f_code.co_name] += 1
+
+
+class Measured(Tiny):
+    """Logs a metric of torchmetrics too, and lowers its rate while it trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.accuracy = MulticlassAccuracy(3)
+
+    def _step(self, batch, stage):
+        x, y = batch
+        self.accuracy(self(x), y)
+        self.log(f"{stage}_measured_acc", self.accuracy, on_step=stage == "train", on_epoch=True)
+        return super()._step(batch, stage)
+
+    def configure_optimizers(self):
+        optimizer = super().configure_optimizers()
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def train_and_use(*callbacks, model=None):
+    """Train, validate within epochs and after them, keep checkpoints, test, predict."""
+    keep = ModelCheckpoint("kept", monitor="val_measured_acc", save_top_k=1)
+    model = model or Measured()
+    made = fit(
+        *callbacks, keep, model=model, enable_checkpointing=True, val_check_interval=2, gradient_clip_val=1.0
+    )
+    made.validate(model, datamodule=TinyData(), verbose=False)
+    made.test(model, datamodule=TinyData(), verbose=False)
+    made.predict(model, datamodule=TinyData())
+
+
+class Late:
+    """A copy that arrives when it has been asked for three times, read by no way that is counted."""
+
+    made = ()
+    read_tensor = torch.Tensor.tolist
+
+    def __init__(self, vector):
+        self.vector, self.asked, self.waited = vector, 0, False
+        Late.made.append(self)
+
+    def ready(self):
+        self.asked += 1
+        return self.asked >= 3
+
+    def read(self):
+        self.waited = self.asked < 3
+        return [float(value) for value in Late.read_tensor(self.vector)]
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Numbers come late, as from a device."""
+    monkeypatch.setattr(Late, "made", [])
+    monkeypatch.setattr(scalars_module, "begin_copy", Late)
+    return Late
+
+
+ALL = pytest.mark.parametrize("names", COMBINATIONS)
+
+
+@ALL
+def test_no_hook_asks_for_a_number(names, monkeypatch, late):
+    with Asked(monkeypatch) as asked:
+        train_and_use(*build(names, clock=TickingClock(1000)))
+    assert not asked.ours
+    assert late.made
+
+
+def test_no_hook_asks_for_what_is_logged_for_the_progress_bar(monkeypatch, late):
+    class Shown(Measured):
+        def log(self, name, value, **options):
+            super().log(name, value, **{**options, "prog_bar": True})
+
+    with Asked(monkeypatch) as asked:
+        train_and_use(Telemetry(clock=TickingClock(1000)), model=Shown())
+    assert not asked.ours
+
+
+@ALL
+def test_numbers_are_read_in_one_place(names, monkeypatch):
+    with Asked(monkeypatch) as asked:
+        train_and_use(*build(names, clock=TickingClock(1000)))
+    assert set(asked.ours) == {("tolist", "_floats")}
+
+
+def test_no_copy_is_waited_for_before_the_end(late):
+    waited = []
+
+    class Look(Tiny):
+        def on_fit_end(self):
+            waited.extend(copy.waited for copy in late.made)
+
+    options = {"model": Look(), "data": Long(), "val_check_interval": 10, "max_epochs": 3}
+    fit(Telemetry(clock=TickingClock(10_000_000), gradient_norm=True), **options)
+    assert len(waited) > 30
+    assert not any(waited)
+    run = only_run()
+    assert run.metrics["training_batches_total"][("stage", "train"),] == 300
+    assert run.metrics["telemetry_dropped_total"].keys() == {
+        (("reason", ""), ("signal", signal)) for signal in ("metrics", "tracing", "logging")
+    }
+
+
+QUESTIONS = {
+    "float": float,
+    "bool": bool,
+    "item": lambda tensor: tensor.item(),
+    "tolist": lambda tensor: tensor.tolist(),
+    "cpu": lambda tensor: tensor.cpu(),
+    "array": lambda tensor: tensor.numpy(),
+    "nonzero": torch.nonzero,
+    "equal": lambda tensor: torch.equal(tensor, tensor),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_would_be_noticed(question, monkeypatch):
+    honest = TrainingWatch.settle
+
+    def asking(self, *args, **kwargs):
+        QUESTIONS[question](torch.tensor(1.0))
+        return honest(self, *args, **kwargs)
+
+    monkeypatch.setattr(TrainingWatch, "settle", asking)
+    with Asked(monkeypatch) as asked:
+        fit(Telemetry(), max_epochs=1)
+    assert any(function == "epoch_start" for _, function in asked.ours)
 
 
 def test_the_graph_of_extra_outputs_is_not_kept():

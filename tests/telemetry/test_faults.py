@@ -12,20 +12,21 @@ from contextlib import suppress
 
 import pytest
 from lightning.pytorch import Callback
-from tiny import Tiny, TinyData, Written, fit, lines, only_run, samples, trainer
+from tiny import Tiny, TinyData, Written, fit, lines, loader, only_run, samples, trainer
 
 from liquid_telemetry import StructlogEvents, Telemetry
 from liquid_telemetry.base import TelemetryCallback
 from liquid_telemetry.logs.backend import StructlogBackend
 from liquid_telemetry.observe.backend import Correlation
+from liquid_telemetry.observe.batches import SampleCounter
 from liquid_telemetry.observe.evaluation import EvaluationWatch
 from liquid_telemetry.observe.guard import Faults
 from liquid_telemetry.observe.observer import Observer
-from liquid_telemetry.observe.records import RunInfo, RunStarted
+from liquid_telemetry.observe.records import BatchBlock, RunInfo, RunStarted
 from liquid_telemetry.observe.run import ObserverOptions
 from liquid_telemetry.observe.training import TrainingWatch
 from liquid_telemetry.spool import _launch
-from liquid_telemetry.testing import swallowed
+from liquid_telemetry.testing import Recorder, swallowed
 
 faulty = pytest.mark.faulty
 
@@ -261,11 +262,36 @@ def test_a_fault_does_not_keep_the_batch_alive(monkeypatch):
         kept.append(weakref.ref(heavy))
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(TrainingWatch, "batch_end", fail)
-    fit(Telemetry())
+    monkeypatch.setattr(SampleCounter, "count", fail)
+    fit(Telemetry(), limit_val_batches=0)
     gc.collect()
     assert len(kept) == 6
     assert all(reference() is None for reference in kept)
+
+
+class Six(TinyData):
+    def train_dataloader(self):
+        return loader(6)
+
+
+@faulty
+def test_a_batch_that_cannot_be_counted_leaves_the_columns_aligned(monkeypatch):
+    real, calls = SampleCounter.count, []
+
+    def fail_once(self, batch):
+        calls.append(batch)
+        if len(calls) == 2:
+            raise RuntimeError("broken on purpose")
+        return real(self, batch)
+
+    monkeypatch.setattr(SampleCounter, "count", fail_once)
+    recorder = Recorder()
+    fit(recorder, Telemetry(), limit_val_batches=0, max_epochs=1, data=Six())
+    (block,) = recorder.of(BatchBlock)
+    columns = (block.start_ns, block.global_step, block.loss, block.skipped, block.phase_ns)
+    assert {len(column) for column in columns} == {len(block)}
+    assert block.index.tolist() == [0, 1, 2, 3, 4, 5]
+    assert list(block.skipped) == [False, True, False, False, False, False]
 
 
 @faulty

@@ -388,7 +388,7 @@ class TestPhaseClock:
     def test_a_mark_that_was_interrupted_is_forgotten(self):
         now = TickingClock(tick=1)
         phases = PhaseClock(now)
-        phases._times.append(now())
+        phases.times.append(now())
         phases.end_batch(now())
         assert sum(phases.snapshot(now())) == now.nanoseconds - phases.started
 
@@ -399,7 +399,7 @@ class TestPhaseClock:
                 phases.enter(DATA)
                 phases.leave()
                 phases.compact()
-        assert len(phases._times) < 5000
+        assert len(phases.times) < 5000
 
 
 def test_a_wall_clock_that_steps_moves_nothing():

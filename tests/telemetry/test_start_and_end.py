@@ -6,10 +6,12 @@ import queue
 import subprocess
 import sys
 import threading
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 from lightning.pytorch import Callback
+from lightning.pytorch.profilers import Profiler
 from opentelemetry.sdk.trace.export import SpanExportResult
 from servers import eventually
 from tiny import Tiny, TinyData, fit, only_run
@@ -82,6 +84,7 @@ def test_what_is_imported_and_when(workshop):
     packages = {step: {name.partition(".")[0] for name in names} for step, names in told.items()}
     theirs = {"opentelemetry", "structlog", "prometheus_client", "rich", "requests", "grpc", "google"}
     assert not packages["callbacks"] & theirs
+    assert not {"liquid_telemetry.observe.observer", "liquid_telemetry.spool"} & set(told["callbacks"])
     assert not told["objects"]
     assert packages["OpenTelemetrySpans"] & theirs == {"opentelemetry"}
     assert "structlog" in packages["StructlogEvents"]
@@ -407,11 +410,13 @@ class TestTheExporterProcess:
         assert len(started) == 1
 
     @pytest.fixture
-    def waits(self, monkeypatch):
+    def waits(self, workshop):
+        """Each wait for an exporter process that is started, as it seems; undone before the workshop is."""
         waits = []
-        monkeypatch.setattr(publish, "start_exporter", lambda *_: True)
-        monkeypatch.setattr(publish, "wait_exporter", waits.append)
-        return waits
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(publish, "start_exporter", lambda *_: True)
+            patch.setattr(publish, "wait_exporter", waits.append)
+            yield waits
 
     def test_a_run_that_knows_its_address_does_not_wait(self, waits, monkeypatch):
         monkeypatch.setattr(publish, "exporter_address", lambda _: ADDRESS)
@@ -419,7 +424,7 @@ class TestTheExporterProcess:
         assert not waits
         assert only_run().manifest["metrics_url"] == "http://127.0.0.1:9/metrics"
 
-    def test_a_run_waits_once_for_one_that_does_not_come(self, waits, tmp_path, capsys, monkeypatch):
+    def test_a_run_waits_once_for_one_that_does_not_come(self, waits, tmp_path, capsys):
         callback = Telemetry()
         made = fit(callback)
         assert waits == [tmp_path / "spool"]
@@ -427,7 +432,6 @@ class TestTheExporterProcess:
         told = f"run {run.run_id}: the exporter starts; {tmp_path}/spool/exporter.json will name it"
         assert capsys.readouterr().err.splitlines() == [f"liquid_telemetry: {told}"]
         assert run.manifest["metrics_url"] is None
-        monkeypatch.setattr(publish, "start_exporter", lambda *_: False)
         made.validate(Tiny(), datamodule=TinyData(), verbose=False)
         assert len(waits) == 1
 
@@ -453,3 +457,47 @@ def test_a_fit_has_no_thread_of_ours(use):
     fit(OpenTelemetrySpans(otlp_endpoint="http://c"), Look())
     assert during[-1] == {"liquid-telemetry-otlp"}
     assert set(threading.enumerate()) == before
+
+
+HOOKS_OF_A_BATCH = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+
+
+class Dispatched(Profiler):
+    """Lightning brackets each call of a callback's hook: what is not bracketed was not called."""
+
+    def __init__(self):
+        super().__init__()
+        self.hooks = Counter()
+
+    def start(self, action_name):
+        if action_name.startswith("[Callback]Telemetry"):
+            self.hooks[action_name.rpartition(".")[2]] += 1
+
+    def stop(self, action_name):
+        pass
+
+
+@pytest.mark.parametrize(("enabled", "calls"), [(True, 6), (False, 0)])
+def test_lightning_calls_two_hooks_for_a_batch_and_none_when_off(enabled, calls):
+    profiler = Dispatched()
+    fit(Telemetry(enabled=enabled), profiler=profiler)
+    assert [profiler.hooks[name] for name in HOOKS_OF_A_BATCH] == [calls, 0, 0, 0, 0, calls]
+    assert ("on_validation_batch_end" in profiler.hooks) is enabled
+
+
+def test_a_subclass_keeps_the_hooks_that_it_uses():
+    calls = []
+
+    class Mine(Telemetry):
+        def on_after_backward(self, *_):
+            calls.append("on_after_backward")
+
+    fit(Mine(), Mine(enabled=False))
+    assert len(calls) == 12

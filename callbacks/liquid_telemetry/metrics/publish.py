@@ -56,7 +56,7 @@ class Publisher:
         self._stacks: StackFile | None = None
         self._address: ExporterAddress | None = None
         self._due = 0.0
-        self._started = False
+        self._started = self._waited = False
 
     def open(self, outputs: Mapping[str, str | None], heart: Heart | None = None) -> None:
         """Take the seat; a later stage of an ended run keeps its outcome.
@@ -136,8 +136,7 @@ class Publisher:
             self._hide_pulse()
             self._seat.release()
             self._seat = None
-            if self._started and self._address is None:
-                self._started = False
+            if self._started and not self._waited and self._address is None:
                 self._wait()
 
     def _hide_pulse(self) -> None:
@@ -149,6 +148,7 @@ class Publisher:
             self._stacks = None
 
     def _wait(self) -> None:
+        self._waited = True
         wait_exporter(self._spool)
         if self.outputs()["metrics_url"] is None:
             _tell(

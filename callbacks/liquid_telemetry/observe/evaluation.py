@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from liquid_telemetry.observe.batches import SampleCounter
+from liquid_telemetry.observe.logged import callback_metrics
 from liquid_telemetry.observe.loop import StageLoop
 from liquid_telemetry.observe.names import is_same, pick_accuracy, pick_loss, scalars
 from liquid_telemetry.observe.phases import VALIDATION
@@ -38,7 +39,7 @@ class EvaluationWatch:
             return
         state = self._state
         state.dispatch.heart.evaluate(stage)
-        self._before = scalars(trainer.callback_metrics)
+        self._before = scalars(callback_metrics(trainer))
         epoch, step = trainer.current_epoch, trainer.global_step
         self._loop = StageLoop(stage, epoch, step, state.clock, state.phases)
         start = state.clock.unix_ns(self._loop.start)
@@ -61,7 +62,7 @@ class EvaluationWatch:
         """A pass ended; Lightning has computed everything it logged."""
         if self._loop is not None:
             before = self._before
-            logged = scalars(trainer.callback_metrics)
+            logged = scalars(callback_metrics(trainer))
             fresh = {name: value for name, value in logged.items() if not is_same(value, before.get(name))}
             self._close(trainer, self._loop, fresh, complete=True)
         self._stop_timing()

@@ -41,6 +41,12 @@ class StageLoop:
         global_step: ``trainer.global_step`` now.
         clock: Of the run.
         phases: Phase clock of fit; told of the ends of batches of training only.
+
+    Attributes:
+        open: Index of the batch that is under way.
+        opened_at: When it began.
+        rows: Batches that have ended since the last drain.
+        drain_at: When the next one is due.
     """
 
     def __init__(self, stage: str, epoch: int, global_step: int, clock: RunClock, phases: PhaseClock) -> None:
@@ -60,10 +66,10 @@ class StageLoop:
         self._phases = phases
         self._training = stage == "train"
         self._step = global_step
-        self._rows: list[Row] = []
-        self._open: int | None = None
-        self._opened_at = self.start
-        self._drain_at = self.start + DRAIN_EVERY_NS
+        self.rows: list[Row] = []
+        self.open: int | None = None
+        self.opened_at = self.start
+        self.drain_at = self.start + DRAIN_EVERY_NS
         if self._training:
             self.phases_at_start = phases.snapshot(self.start)
             phases.restart_batch()
@@ -71,40 +77,31 @@ class StageLoop:
 
     def begin(self, index: int) -> None:
         """A batch starts; one that is still open was skipped."""
-        if self._open is not None:
+        if self.open is not None:
             self.skip()
-        self._open = index
-        self._opened_at = self._now()
+        self.open = index
+        self.opened_at = self._now()
 
     def end(self, index: int, samples: int, loss: Tensor | None, skipped: bool = False) -> bool:
         """A batch ends; returns whether it is time to drain."""
         now = self._now()
-        start = now if self._open is None else self._opened_at
-        self._open = None
+        start = now if self.open is None else self.opened_at
+        self.open = None
         if self._training:
             self._phases.end_batch(now)
-        rows = self._rows
+        rows = self.rows
         rows.append((index, start, now, samples, loss, skipped))
-        return now >= self._drain_at or len(rows) >= ROWS
+        return now >= self.drain_at or len(rows) >= ROWS
 
     def skip(self) -> None:
         """Close the open batch, if there is one, as skipped."""
-        if self._open is not None:
-            self.end(self._open, 0, None, True)
-
-    def report_first(self) -> None:
-        """Let the end of the first batch be told by :meth:`end` as if it were time to drain."""
-        self._drain_at = self.start
-
-    def is_due(self) -> bool:
-        """Whether it was time to drain after that all the same."""
-        self._drain_at = self.start + DRAIN_EVERY_NS
-        return bool(self._rows) and self._rows[-1][2] >= self._drain_at
+        if self.open is not None:
+            self.end(self.open, 0, None, True)
 
     def drain(self) -> Rows:
         """The rows since the last drain; counts them."""
-        rows, self._rows = self._rows, []
-        self._drain_at = self._clock.now() + DRAIN_EVERY_NS
+        rows, self.rows = self.rows, []
+        self.drain_at = self._clock.now() + DRAIN_EVERY_NS
         if rows:
             self.batches += len(rows)
             self.samples += sum([row[3] for row in rows])

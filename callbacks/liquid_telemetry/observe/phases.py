@@ -13,8 +13,8 @@ from liquid_telemetry.observe.clock import Clock
 from liquid_telemetry.signals import PHASES
 
 DATA, TRANSFER, FORWARD, BACKWARD, OPTIMIZER, VALIDATION, CHECKPOINT, OTHER = range(len(PHASES))
-_LEAVE, _BATCH_END = len(PHASES), len(PHASES) + 1
-_SEPARATOR = bytes([_BATCH_END])
+_LEAVE, BATCH_END = len(PHASES), len(PHASES) + 1
+_SEPARATOR = bytes([BATCH_END])
 _KNOWN_SHAPES, _LONGEST_SHAPE, _MANY = 64, 256, 4096
 
 Integers = NDArray[np.int64]
@@ -35,13 +35,19 @@ class PhaseClock:
     While training runs it only notes what began or ended and when; sums are made of hundreds of batches at once, when
     somebody asks. The nanoseconds of all phases add up to the time since the start, whatever is entered or left. Inside
     validation everything is validation: its batches are moved to the device by the same actions as training's.
+
+    Attributes:
+        now: Monotonic nanoseconds.
+        started: The time at which it was made.
+        times: When what is noted in ``marks`` happened.
+        marks: Phases that began, ends of phases, ends of batches, not summed up yet.
     """
 
     def __init__(self, now: Clock) -> None:
         self.now = now
         self.started = self._last = now()
-        self._times = array("q")
-        self._marks = bytearray()
+        self.times = array("q")
+        self.marks = bytearray()
         self._outer: tuple[int, ...] = (OTHER,)
         self._shapes: dict[tuple[tuple[int, ...], bytes], _Shape] = {}
         self._total = np.zeros(len(PHASES))
@@ -51,7 +57,7 @@ class PhaseClock:
 
     def section(self, phase: int) -> AbstractContextManager[None]:
         """A reusable context that spends its body's time on one phase."""
-        now, time, mark = self.now, self._times.append, self._marks.append
+        now, time, mark = self.now, self.times.append, self.marks.append
 
         def enter() -> None:
             time(now())
@@ -75,17 +81,17 @@ class PhaseClock:
 
     def end_batch(self, now: int) -> None:
         """A batch of training ended."""
-        self._times.append(now)
-        self._marks.append(_BATCH_END)
+        self.times.append(now)
+        self.marks.append(BATCH_END)
 
     def _note(self, mark: int, now: int) -> None:
-        self._times.append(now)
-        self._marks.append(mark)
+        self.times.append(now)
+        self.marks.append(mark)
 
     @property
     def optimizer_steps(self) -> int:
         """Times that the optimizer phase was entered."""
-        return self._steps + self._marks.count(OPTIMIZER)
+        return self._steps + self.marks.count(OPTIMIZER)
 
     def snapshot(self, now: int) -> tuple[int, ...]:
         """Nanoseconds of each phase up to ``now``, in the order of ``PHASES``."""
@@ -100,7 +106,7 @@ class PhaseClock:
 
     def compact(self) -> None:
         """Keep what was noted from growing where no batch of training ends, as in a long sanity check."""
-        if len(self._times) > _MANY:
+        if len(self.times) > _MANY:
             self._sum_up()
 
     def take_batches(self) -> BatchPhases:
@@ -114,13 +120,13 @@ class PhaseClock:
 
     def _sum_up(self) -> None:
         """Turn what was noted into sums. A Ctrl-C may have come between the two notes of one mark."""
-        count = min(len(self._times), len(self._marks))
+        count = min(len(self.times), len(self.marks))
         if not count:
             return
         edges = np.empty(count + 1, np.int64)
-        edges[0], edges[1:] = self._last, np.frombuffer(self._times.tobytes(), np.int64, count)
-        *batches, rest = bytes(self._marks[:count]).split(_SEPARATOR)
-        del self._times[:], self._marks[:]
+        edges[0], edges[1:] = self._last, np.frombuffer(self.times.tobytes(), np.int64, count)
+        *batches, rest = bytes(self.marks[:count]).split(_SEPARATOR)
+        del self.times[:], self.marks[:]
         self._last = int(edges[-1])
         spent = edges[1:] - edges[:-1]
         if batches:

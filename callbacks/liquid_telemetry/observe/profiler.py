@@ -11,6 +11,8 @@ from liquid_telemetry.observe.device import DeviceClock
 from liquid_telemetry.observe.phases import PhaseClock
 
 Context = AbstractContextManager[Any]
+_NAMES = 500
+"""Names of actions that are remembered: a program may make up any number."""
 _OWN = frozenset({"_inner", "_quiet", "_sections", "profile"})
 
 
@@ -40,7 +42,7 @@ class ProfilerTap:
         self._inner = inner
         self._quiet = type(inner).__name__ == "PassThroughProfiler"
         self._sections = _Sections(phase_clock, checkpoint, device_clock)
-        self.profile: Callable[[str], Context] = self._sections.__getitem__ if self._quiet else self._both
+        self.profile: Callable[[str], Context] = self._choose()
 
     @property
     def inner(self) -> Any:
@@ -58,6 +60,13 @@ class ProfilerTap:
         self._sections[action_name].__exit__(None, None, None)
         if not self._quiet:
             self._inner.stop(action_name)
+
+    def _choose(self) -> Callable[[str], Context]:
+        if self._quiet:
+            return self._sections.__getitem__
+        if getattr(type(self._inner).profile, "__module__", "").endswith(".profilers.profiler"):
+            return _Brackets(self._inner, self._sections).__getitem__
+        return self._both
 
     def _both(self, action_name: str) -> Context:
         section, theirs = self._sections[action_name], self._inner.profile(action_name)
@@ -87,7 +96,9 @@ class _Sections(dict[str, Context]):
 
     def __missing__(self, action_name: str) -> Context:
         phase = _phase_of(action_name)
-        section = self[action_name] = _IDLE if phase is None else self._section(phase)
+        section = _IDLE if phase is None else self._section(phase)
+        if len(self) < _NAMES:
+            self[action_name] = section
         return section
 
     def _section(self, phase: int) -> Context:
@@ -145,8 +156,46 @@ def _is(prefix: str, suffix: str, action_name: str) -> bool:
     return action_name.startswith(prefix) and action_name.endswith(suffix)
 
 
-class _Both(Context):
+class _Brackets(dict[str, Context]):
+    """For a profiler whose ``profile`` is Lightning's own, which enters a generator between ``start`` and ``stop``.
+
+    A context that is used again for the same action does that for less, and pays for ours inside.
+    """
+
+    def __init__(self, inner: Any, sections: _Sections) -> None:
+        super().__init__()
+        self._inner = inner
+        self._sections = sections
+
+    def __missing__(self, action_name: str) -> Context:
+        bracket = _Bracket(self._inner, self._sections[action_name], action_name)
+        if len(self) < _NAMES:
+            self[action_name] = bracket
+        return bracket
+
+
+class _Bracket(Context):
     """The user's profiler outside, ours inside, so that its own cost is not taken for the action's."""
+
+    __slots__ = ("_action_name", "_enter", "_leave", "_start", "_stop")
+
+    def __init__(self, inner: Any, section: Context, action_name: str) -> None:
+        self._start, self._stop = inner.start, inner.stop
+        self._enter, self._leave = section.__enter__, section.__exit__
+        self._action_name = action_name
+
+    def __enter__(self) -> str:
+        self._start(self._action_name)
+        self._enter()
+        return self._action_name
+
+    def __exit__(self, *error: Any) -> None:
+        self._leave(*error)
+        self._stop(self._action_name)
+
+
+class _Both(Context):
+    """The same for a profiler with a ``profile`` of its own."""
 
     __slots__ = ("_inner", "_section")
 

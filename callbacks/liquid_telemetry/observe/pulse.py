@@ -65,10 +65,10 @@ class Heart:
         if self.write is not None:
             self._tell()
 
-    def train(self, epoch: int, batch: int, last: bool) -> None:
+    def train(self, epoch: int, batch: int | None, last: bool) -> None:
         """Batches of training have ended, perhaps the last of an epoch."""
         if self.write is not None:
-            self._epoch, self._batch = epoch, batch
+            self._epoch, self._batch = epoch, self._batch if batch is None else batch
             self._tell(base=EPOCH if last else BATCH)
 
     def evaluate(self, stage: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from liquid_telemetry.errors import NonFiniteLossError
 from liquid_telemetry.observe.batches import SampleCounter
+from liquid_telemetry.observe.logged import callback_metrics
 from liquid_telemetry.observe.loop import Rows, StageLoop
 from liquid_telemetry.observe.names import pick_accuracy, pick_loss
 from liquid_telemetry.observe.progress import learning_rates, measure
@@ -30,18 +31,27 @@ class TrainingWatch:
 
     An epoch's record waits until the next rare hook after its end: only then are the values of its ``self.log``
     complete, and only then may they be read without a collective out of turn.
+
+    Attributes:
+        loop: The epoch under way.
+        phases: Where the time goes.
+        samples: Counts those of a batch.
+        ordinary_below: Batches below this index whose step returned something need no more than a row: neither the
+            run's first nor an epoch's last one, not manual optimisation, no loss to be looked for.
     """
 
     def __init__(self, state: RunState) -> None:
         self._state = state
-        self._loop: StageLoop | None = None
+        self.loop: StageLoop | None = None
+        self.phases = state.phases
         self._ended: tuple[StageLoop, EpochEnded] | None = None
         self._scale = 1.0
         self._automatic = True
         self._loss_key: str | None = None
         self._loss_found = False
         self._last_index = 0
-        self._samples = SampleCounter(state.options.batch_size)
+        self.ordinary_below = 0
+        self.samples = SampleCounter(state.options.batch_size)
         self._gradient_due = 0
         self._nonfinite: str | None = None
         self._device = state.device
@@ -59,7 +69,7 @@ class TrainingWatch:
 
     def batch_start(self, trainer: Trainer, index: int) -> None:
         """A batch begins."""
-        loop = self._loop or self._open(trainer)
+        loop = self.loop or self._open(trainer)
         if index >= self._last_index and trainer.is_last_batch:
             loop.learning_rates = learning_rates(trainer)  # schedulers step before the batch's end is told
             self._state.dispatch.heart.begin(EPOCH)
@@ -69,16 +79,28 @@ class TrainingWatch:
 
     def batch_end(self, trainer: Trainer, outputs: Any, batch: Any, index: int) -> None:
         """A batch ended; ``outputs`` is what Lightning made of the step's return."""
-        loop = self._loop or self._open(trainer)
+        loop = self.loop or self._open(trainer)
         skipped = not outputs and self._automatic
         loss = self._loss_in(outputs, trainer)
-        due = loop.end(index, self._samples.count(batch), loss, skipped)
-        if due:
-            self._state.dispatch.heart.train(loop.epoch, index, trainer.is_last_batch)
-            due, self._begun = self._begun or loop.is_due(), True
+        due = loop.end(index, self.samples.count(batch), loss, skipped)
+        if not self._begun:
+            self._begin(trainer, loop, index)
         if due or (loss is None and trainer.is_last_batch):
-            self._drain(trainer, loop, self._with_logged_loss(trainer, loop))
-            self._stop_if_asked()
+            self.drain(trainer, loop)
+
+    def _begin(self, trainer: Trainer, loop: StageLoop, index: int) -> None:
+        """The first batch of the run has ended; from here on ordinary ones need no more than a row."""
+        self._begun = True
+        self.ordinary_below = self._ordinary_below()
+        self._state.dispatch.heart.train(loop.epoch, index, trainer.is_last_batch)
+
+    def drain(self, trainer: Trainer, loop: StageLoop) -> None:
+        """Tell the batches since the last drain, and where training stands."""
+        self._state.dispatch.heart.train(
+            loop.epoch, loop.rows[-1][0] if loop.rows else None, trainer.is_last_batch
+        )
+        self._tell(trainer, loop, self._with_logged_loss(trainer, loop))
+        self._stop_if_asked()
 
     def before_optimizer_step(self, module: LightningModule) -> None:
         """Gradients are complete; their norm is taken once a second, where asked for."""
@@ -91,9 +113,10 @@ class TrainingWatch:
 
     def epoch_end(self, trainer: Trainer) -> None:
         """An epoch ended; its checkpoint and the last of its metrics are still to come."""
-        if self._loop is not None:
-            self._state.dispatch.heart.begin(EPOCH)
-            self._close(trainer, self._loop, complete=True)
+        loop = self.loop
+        if loop is not None:
+            self._close(trainer, loop, complete=True)
+            self._state.dispatch.heart.train(loop.epoch, loop.last_index, last=True)
             if self._state.options.stop_on_nonfinite:
                 self._state.dispatch.settle()
                 self._stop_if_asked()
@@ -108,7 +131,7 @@ class TrainingWatch:
             return
         loop, ended = self._ended
         self._ended = None
-        fresh = self._state.fresh.take(trainer.callback_metrics if metrics is None else metrics)
+        fresh = self._state.fresh.take(callback_metrics(trainer) if metrics is None else metrics)
         self._state.step_values.take(fresh)
         names = list(fresh)
         self._state.dispatch.emit_with(
@@ -119,8 +142,8 @@ class TrainingWatch:
     def abort(self, trainer: Trainer) -> None:
         """The run ends within an epoch: tell what there is, reading nothing that might be a collective."""
         self.settle(trainer, metrics={})
-        if self._loop is not None:
-            self._close(trainer, self._loop, complete=False)
+        if self.loop is not None:
+            self._close(trainer, self.loop, complete=False)
             self.settle(trainer, metrics={})
 
     def _open(self, trainer: Trainer) -> StageLoop:
@@ -128,14 +151,17 @@ class TrainingWatch:
         self._automatic = trainer.lightning_module.automatic_optimization
         self._scale = float(trainer.accumulate_grad_batches) if self._automatic else 1.0
         epoch, step = trainer.current_epoch, trainer.global_step
-        self._loop = loop = StageLoop("train", epoch, step, state.clock, state.phases)
-        if not self._begun:
-            loop.report_first()
+        self.loop = loop = StageLoop("train", epoch, step, state.clock, state.phases)
         expected = finite_or_none(trainer.num_training_batches)
         self._last_index = expected - 1 if expected else 0
+        self.ordinary_below = self._ordinary_below()
         start = state.clock.unix_ns(loop.start)
         state.dispatch.emit(EpochStarted("train", loop.epoch, start, expected))
         return loop
+
+    def _ordinary_below(self) -> int:
+        plain = self._automatic and self._state.options.loss_key in (None, "loss") and self._device is None
+        return self._last_index if plain and self._begun else 0
 
     def _loss_in(self, outputs: Any, trainer: Trainer) -> Tensor | None:
         """The loss that the step returned, divided by the accumulation; None leaves it to the logged values."""
@@ -154,9 +180,9 @@ class TrainingWatch:
         key = self._state.options.loss_key
         if key is None or key in outputs:
             return key or "loss"
-        return None if key in trainer.callback_metrics else "loss"
+        return None if key in callback_metrics(trainer) else "loss"
 
-    def _drain(self, trainer: Trainer, loop: StageLoop, drained: Rows) -> None:
+    def _tell(self, trainer: Trainer, loop: StageLoop, drained: Rows) -> None:
         state, scale = self._state, self._scale
 
         def build(losses: Sequence[float] | None) -> BatchBlock:
@@ -182,7 +208,7 @@ class TrainingWatch:
         drained = loop.drain()
         if not drained.rows or drained.losses:
             return drained
-        logged = self._state.step_values.take(trainer.callback_metrics)
+        logged = self._state.step_values.take(callback_metrics(trainer))
         name = pick_loss(logged, self._state.options.loss_key)
         if name is None:
             return drained
@@ -195,8 +221,8 @@ class TrainingWatch:
         loop.skip()
         end = self._state.clock.now()
         phases = self._state.phases.snapshot(end)
-        self._drain(trainer, loop, loop.drain())
-        self._loop = None
+        self._tell(trainer, loop, loop.drain())
+        self.loop = None
         self._state.epochs += complete
         rates = loop.learning_rates or learning_rates(trainer)
         ended = EpochEnded(

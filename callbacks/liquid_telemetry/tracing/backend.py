@@ -57,10 +57,10 @@ class TracingBackend:
 
     def start(self, run: RunInfo, correlation: Correlation, faults: Faults) -> None:
         """Choose the sink for a run, or open it again."""
-        self._correlation = correlation
+        self._correlation, self._faults = correlation, faults
         if run is not self._run:
             self._root = self._fit = self._epoch = self._inner = self._last_epoch = None
-            self._aborted, self._budget = [], Budget()
+            self._aborted, self._budget, self._omits_inner = [], Budget(), False
             self._slow = {stage: SlowBatches() for stage in ("train", "validation", "test", "predict")}
         self._run = run
         self._parent = SpanRef(run.trace_id, run.parent_span_id) if run.parent_span_id else None
@@ -132,10 +132,13 @@ class TracingBackend:
         attributes = known({"run.id": self._named.run_id, "stage": record.stage, "epoch.index": record.epoch})
         within = self._epoch is not None and record.stage != "train"
         if within and self._epoch is not None:
+            self._omits_inner = not self._has_room(self._epoch.budget)
+            if self._omits_inner:
+                return
             span = self._sink.open(name, record.start_ns, attributes, self._epoch.span.ref)
-            self._epoch.budget.used += 1
             self._inner = Epoch(span, self._epoch.budget, record.expected_batches)
             return
+        self._omits_inner = False
         expected = record.expected_batches or self._budget.limit // 2
         if self._root is None or self._budget.fits(expected + 1):
             span = self._sink.open(name, record.start_ns, attributes, self._root or self._parent)
@@ -148,7 +151,16 @@ class TracingBackend:
         self._correlation.epoch = span.ref
         self._note_unfinished()
 
+    def _has_room(self, budget: Budget) -> bool:
+        """Take a span for a validation or a checkpoint, if there is one."""
+        if budget.take(1, telling=True):
+            return True
+        self._faults.drop("tracing", "trace_full")
+        return False
+
     def _open_epoch(self, stage: str) -> Epoch | None:
+        if self._omits_inner and stage != "train":
+            return None
         return self._inner if self._inner is not None and stage != "train" else self._epoch
 
     def _batches(self, block: BatchBlock) -> None:
@@ -169,6 +181,7 @@ class TracingBackend:
     def _epoch_ended(self, record: EpochEnded) -> None:
         epoch = self._open_epoch(record.stage)
         if epoch is None:
+            self._omits_inner = False
             return
         attributes = known(
             {
@@ -194,6 +207,8 @@ class TracingBackend:
         self._sink.flush()
 
     def _checkpoint(self, record: CheckpointSaved) -> None:
+        if not self._has_room(self._epoch.budget if self._epoch is not None else self._budget):
+            return
         parent = self._epoch.span.ref if self._epoch is not None else self._last_epoch or self._root
         attributes = known(
             {
@@ -206,7 +221,6 @@ class TracingBackend:
         self._sink.close(
             self._sink.open("checkpoint", record.start_ns, attributes, parent), record.end_ns, {}
         )
-        (self._epoch.budget if self._epoch is not None else self._budget).used += 1
 
     def _ended(self, record: RunEnded) -> None:
         self._correlation.epoch = None

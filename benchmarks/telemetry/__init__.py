@@ -1,0 +1,1 @@
+"""What observing a training loop costs; ``python -m benchmarks.telemetry --help``."""
