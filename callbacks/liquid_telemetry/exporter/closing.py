@@ -16,7 +16,7 @@ from liquid_telemetry.exporter.outcome import Outcome
 from liquid_telemetry.files import LineFile, last_lines, shortened
 from liquid_telemetry.memory import Memory
 from liquid_telemetry.signals import EVENTS, LOG_TAIL
-from liquid_telemetry.spool import RunRecord
+from liquid_telemetry.spool import Pulse, RunRecord
 from liquid_telemetry.tracing.unfinished import finish_trace
 
 _NO_EXIT = Exit()
@@ -33,6 +33,7 @@ class Story:
         exit: How it ended, where that is known.
         memory: What it and its workers had when last sampled.
         last: What the metrics last said: ``epoch``, ``global_step``, ``loss``, ``last_progress`` (unix seconds).
+        pulse: Its last sign of progress.
     """
 
     record: RunRecord
@@ -41,6 +42,7 @@ class Story:
     exit: Exit | None = None
     memory: Memory | None = None
     last: Mapping[str, float | None] = field(default_factory=dict)
+    pulse: Pulse | None = None
 
     @property
     def event(self) -> str:
@@ -111,7 +113,7 @@ def _fields(story: Story, tail: list[str]) -> dict[str, Any]:
     record, end, memory = story.record, story.exit or _NO_EXIT, story.memory
     known = {
         "stage": record.stage,
-        "phase": None,
+        "phase": story.pulse.phase if story.pulse is not None else None,
         "reason": story.outcome.reason,
         "known_by": story.outcome.known_by,
         "error_type": record.error_type,

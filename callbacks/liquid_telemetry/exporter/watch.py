@@ -230,4 +230,4 @@ def _story(run: Run, outcome: Outcome) -> Story:
     dead = run.ranks.get(outcome.died if outcome.died is not None else -1, run.lead)
     last = {name: run.lead.snapshot.value(metric) for name, metric in _LAST_WORDS.items()}
     record = dead.record if dead.record.events else replace(run.record, reason=dead.record.reason)
-    return Story(record, outcome, how(dead), dead.process.exit, dead.process.memory, last)
+    return Story(record, outcome, how(dead), dead.process.exit, dead.process.memory, last, dead.silence.pulse)
