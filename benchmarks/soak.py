@@ -61,6 +61,13 @@ class Gauge(Callback):
         self._times: list[float] = []
         self._last = 0.0
 
+    def on_train_start(self, *_: Any) -> None:
+        """Wait for the exporter, which starts in the background: every row counts its series."""
+        run, last = self.telemetry.run, time.monotonic() + 30
+        assert run is not None
+        while run.metrics_url is None and time.monotonic() < last:
+            time.sleep(0.05)
+
     def on_train_batch_start(self, *_: Any) -> None:
         """The time from here to the end hook is the batch's."""
         self._last = time.perf_counter()

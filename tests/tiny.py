@@ -1,6 +1,8 @@
 """Tiny models, real Trainers, and readers of what a run wrote; shared by the tests of the telemetry."""
 
 import json
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -223,3 +225,9 @@ def _attributes(pairs):
         for pair in pairs
         for kind, value in pair["value"].items()
     }
+
+
+def run_python(code, *arguments):
+    """What a program of its own says; the timeout is for one that hangs."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)

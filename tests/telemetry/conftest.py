@@ -4,6 +4,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from servers import eventually
 from tiny import LIGHTNING_NOISE, workplace
 
@@ -82,3 +83,12 @@ class Exporter:
             process = psutil.Process(address.pid)
             process.kill()
             eventually(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """A second thread of torch only waits for a busy core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

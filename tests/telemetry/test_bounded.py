@@ -11,7 +11,6 @@ from types import FunctionType, ModuleType, SimpleNamespace
 import lightning.pytorch as pl
 import psutil
 import pytest
-import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from tiny import Tiny, TinyData, fit, loader, only_run, workplace
@@ -35,13 +34,7 @@ ALLOWED = {"objects": 1 / 64, "blocks": 1 / 8, "bytes": 1 / 8}
 WRITES = ("write", "open", "replace", "rename", "unlink", "mkdir")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """A second thread of torch only waits for a busy core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Brisk(Tiny):
@@ -180,7 +173,7 @@ def watched_fit(path, *, drains, at):
 
 
 @pytest.fixture(scope="module")
-def long(_one_thread, tmp_path_factory):
+def long(one_thread, tmp_path_factory):
     """4,096 batches, looked at after 768, 1,024 and all of them."""
     return watched_fit(tmp_path_factory.mktemp("long"), drains=16, at=(3, 4, 16))
 

@@ -21,13 +21,7 @@ from liquid_telemetry.testing import TickingClock
 WAITING = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__", "__index__")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """A second thread of torch only waits for a busy core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

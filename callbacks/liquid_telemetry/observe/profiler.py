@@ -20,7 +20,7 @@ class ProfilerTap:
     """Stands in front of the user's profiler, passes everything on, and times the actions that are phases.
 
     Lightning's own no-op profiler enters a generator for each of the dozens of actions of a batch. The tap hands
-    out one shared empty context for those instead, which gives back more time than the telemetry takes.
+    out one shared empty context for those instead, which gives back about what the telemetry takes.
 
     Args:
         inner: The profiler that the trainer had.
