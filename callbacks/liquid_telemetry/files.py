@@ -102,7 +102,7 @@ def last_lines(path: Path, size: int = 131_072) -> list[str]:
     return [line for line in (lines[1:] if start else lines) if line]
 
 
-def shortened(lines: Sequence[str], count: int, length: int = 500) -> list[str]:
+def shortened(lines: Sequence[str], count: int, length: int = 1000) -> list[str]:
     """Return the last ``count`` lines, each cut to ``length`` characters."""
     return [line if len(line) <= length else f"{line[: length - 1]}…" for line in lines[-count:]]
 

@@ -127,7 +127,7 @@ def test_an_interruption_that_only_the_exit_tells(exporter, trainer, events, wai
 
 def test_everything_known_is_told(events):
     events.write_bytes(
-        b"".join(b'{"event": "n%d", "run_id": "run"}\n' % n for n in range(20)) + b"x" * 600 + b"\n"
+        b"".join(b'{"event": "n%d", "run_id": "run"}\n' % n for n in range(20)) + b"x" * 1200 + b"\n"
     )
     known = {"exit": Exit(code=3), "memory": Memory(5, 7), "text": "exited with code 3"}
     report(record(events), "exited", {}, **known)
@@ -136,7 +136,7 @@ def test_everything_known_is_told(events):
     assert (event["memory_process_bytes"], event["memory_workers_bytes"]) == (5, 7)
     assert event["error_message"] == "exited with code 3"
     assert [json.loads(line)["event"] for line in event["log_tail"][:-1]] == [f"n{n}" for n in range(11, 20)]
-    assert event["log_tail"][-1] == "x" * 499 + "…"
+    assert event["log_tail"][-1] == "x" * 999 + "…"
 
 
 def test_half_a_line_is_cut_off_and_a_whole_one_is_ended(events):
