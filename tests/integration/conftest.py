@@ -14,7 +14,7 @@ import psutil
 import pytest
 from servers import eventually, prometheus
 
-from liquid_telemetry.spool import exporter_address
+from liquid_telemetry.spool import RunRecord, exporter_address, read_record
 
 __all__ = ["prometheus"]
 
@@ -53,6 +53,11 @@ class Fit:
     def run(self) -> Path:
         (run,) = (self.folder / "runs").iterdir()
         return run
+
+    @property
+    def record(self) -> RunRecord:
+        """What the exporter reads of it."""
+        return read_record(self.spool / "runs" / self.run.name / "0.json")
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         path = self.folder / "runs"

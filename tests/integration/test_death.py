@@ -14,6 +14,7 @@ from liquid_telemetry.signals import EVENTS
 def test_a_killed_run_leaves_a_whole_trace_and_an_event(fit: Callable[..., Any]) -> None:
     run = fit()
     eventually(lambda: len(run.events("training_epoch_completed")) >= 8, 60)
+    eventually(lambda: (run.record.epoch or 0) >= 1)  # what the exporter knows is up to a second old
     run.process.send_signal(signal.SIGKILL)
     run.process.wait()
     (failed,) = eventually(lambda: run.events("training_failed"), 30)
