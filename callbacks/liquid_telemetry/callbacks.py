@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from liquid_telemetry.base import TelemetryCallback
 from liquid_telemetry.observe.clock import Clock
 from liquid_telemetry.observe.run import ObserverOptions
-from liquid_telemetry.spool import find_sinks
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -301,8 +300,10 @@ def _check_sinks(
             f"registry={registry!r} with pushgateway, textfile or otlp_metrics: the exporter process sends, and "
             "with a registry there is none; leave one of them out"
         )
-    otlp = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
-    find_sinks(*options, otlp)
+    if any(options):
+        from liquid_telemetry.spool import find_sinks
+
+        find_sinks(*options, {name: value for name, value in os.environ.items() if name.startswith("OTEL_")})
     return options
 
 
