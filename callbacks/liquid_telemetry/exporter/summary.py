@@ -16,7 +16,7 @@ class Summary:
         model: Name of the model, with the slot of a concurrent run.
         state: A job state, or the stage of a run that is no job.
         reason: Of the end.
-        end: The end in a few words.
+        end: The end, or a stall, in a few words.
         epoch: Current epoch, from zero.
         progress: Share of the planned training done.
         loss: Latest training loss.
@@ -48,7 +48,7 @@ def summarise(run: Run) -> Summary:
         model=f"{run.model} ({run.slot})" if run.slot else run.model,
         state=run.state if run.job else _activity(run),
         reason=run.outcome.reason if run.outcome else "",
-        end=run.outcome.text if run.outcome else "",
+        end=run.outcome.text if run.outcome else str(run.stall or ""),
         epoch=snapshot.value("training_epoch"),
         progress=snapshot.value("training_progress_ratio"),
         loss=snapshot.value("training_loss"),
