@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
-import threading
-import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
+import pager
 import pytest
 import yaml
-from servers import binary, eventually, free_port, prometheus
+from pager import MONITORING, Alertmanager, Inbox
+from servers import binary, prometheus
 
 from liquid_telemetry.signals import (
     FAILURE_REASONS,
@@ -28,9 +25,7 @@ from liquid_telemetry.signals import (
 
 __all__ = ["prometheus"]
 
-MONITORING = Path(__file__).parents[2] / "monitoring"
 RULES = MONITORING / "prometheus" / "alerts.yml"
-ROUTES = MONITORING / "alertmanager" / "alertmanager.yml"
 RUNBOOKS = MONITORING / "runbooks"
 
 
@@ -105,109 +100,16 @@ def tool() -> Callable[..., str]:
     return run
 
 
-class Inbox:
-    """Takes what Alertmanager posts: ``(path, Authorization, body)``."""
-
-    def __init__(self) -> None:
-        self._posts: Queue[tuple[str, str, Any]] = Queue()
-        inbox = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                inbox._posts.put((self.path, self.headers.get("Authorization", ""), body))
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(b"ok")
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self.received: list[tuple[str, str, Any]] = []
-
-    def get(self, path: str) -> tuple[str, Any]:
-        """Wait for the next post to a path; what comes before it stays in ``received``."""
-        while True:
-            post = self._posts.get(timeout=30)
-            self.received.append(post)
-            if post[0] == path:
-                return post[1:]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
 @pytest.fixture
 def inbox() -> Iterator[Inbox]:
+    """Where the pager and Slack are."""
     made = Inbox()
     yield made
     made.close()
 
 
-class Alertmanager:
-    """A running Alertmanager."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def post(self, *alerts: dict[str, Any]) -> None:
-        request = urllib.request.Request(
-            f"{self.url}/api/v2/alerts",
-            json.dumps(alerts).encode(),
-            {"Content-Type": "application/json"},
-        )
-        urllib.request.urlopen(request, timeout=10).close()
-
-    def alerts(self) -> list[dict[str, Any]]:
-        with urllib.request.urlopen(f"{self.url}/api/v2/alerts", timeout=10) as response:
-            found: list[dict[str, Any]] = json.load(response)
-        return found
-
-    def is_ready(self) -> bool:
-        try:
-            urllib.request.urlopen(f"{self.url}/-/ready", timeout=5).close()
-        except OSError:
-            return False
-        return True
-
-
 @pytest.fixture
 def alertmanager(tmp_path: Path, inbox: Inbox) -> Iterator[Alertmanager]:
-    """The shipped configuration, its secrets in files, the pager and Slack at the inbox, and no patience."""
-    home = tmp_path / "alertmanager"
-    (home / "secrets").mkdir(parents=True)
-    for name, secret in {
-        "smtp_password": "p",
-        "slack_url": f"{inbox.url}/slack",
-        "pager_token": "t0ken",
-    }.items():
-        (home / "secrets" / name).write_text(secret)
-    text, places = re.subn(r"http://127\.0\.0\.1:9095/alerts", f"{inbox.url}/pager", ROUTES.read_text())
-    text, times = re.subn(r"group_wait: \w+", "group_wait: 1s", text)
-    text, servers = re.subn("smtp.example.org:587", f"127.0.0.1:{free_port()}", text)
-    text, secrets = re.subn("/etc/alertmanager/secrets", str(home / "secrets"), text)
-    assert (places, times, servers, secrets) == (1, 1, 1, 3)
-    (home / "alertmanager.yml").write_text(text)
-    port = free_port()
-    command = [
-        binary("prometheus-alertmanager"),
-        f"--config.file={home / 'alertmanager.yml'}",
-        f"--storage.path={home / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--cluster.listen-address=",
-    ]
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    server = Alertmanager(f"http://127.0.0.1:{port}")
-    try:
-        eventually(server.is_ready)
+    """A real one, with the shipped routes and no patience."""
+    with pager.alertmanager(tmp_path / "alertmanager", inbox) as server:
         yield server
-    finally:
-        process.terminate()
-        process.wait(20)

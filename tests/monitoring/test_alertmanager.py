@@ -102,7 +102,7 @@ def test_slack_is_told_of_a_warning_and_the_pager_is_not(alertmanager: Any, inbo
     (attachment,) = message["attachments"]
     assert attachment["title"] == "[FIRING] TrainingEpochSlow"
     assert "<https://example.org/TrainingEpochSlow.md|Runbook>" in attachment["text"]
-    assert [path for path, _, _ in inbox.received] == ["/slack"]
+    assert [post.path for post in inbox.received] == ["/slack"]
 
 
 def test_a_host_that_is_lost_is_one_page(alertmanager: Any, inbox: Any) -> None:

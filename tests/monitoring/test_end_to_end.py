@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Prometheus, binary, eventually, free_port
+from pager import Alertmanager, shipped_prometheus
+from servers import Prometheus, eventually
 
 from liquid_telemetry.spool import ExporterAddress, start_exporter, wait_exporter
 
 pytestmark = [pytest.mark.server("prometheus"), pytest.mark.server("prometheus-alertmanager")]
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "monitoring" / "prometheus"
 TRAINER = ROOT / "tests" / "exporter" / "fake_trainer.py"
 
 
@@ -58,46 +57,20 @@ def exporter(spool: Path, trainer: subprocess.Popen[str]) -> Iterator[ExporterAd
 
 
 @pytest.fixture
-def server(tmp_path: Path, spool: Path, exporter: ExporterAddress, alertmanager: Any) -> Iterator[Prometheus]:
-    """Prometheus with the shipped files; only addresses are others."""
+def server(
+    tmp_path: Path, spool: Path, exporter: ExporterAddress, alertmanager: Alertmanager
+) -> Iterator[Prometheus]:
+    """Prometheus with the shipped files; only addresses and intervals are others."""
     home = tmp_path / "prometheus"
-    (home / "targets").mkdir(parents=True)
-    (home / "targets" / "me.json").symlink_to(spool / "targets.json")
-    (home / "alerts.yml").write_text((SHIPPED / "alerts.yml").read_text())
-    port = free_port()
-    text = (SHIPPED / "prometheus.yml").read_text()
-    for old, new in {
-        "9464": exporter.port,
-        "9093": alertmanager.url.rpartition(":")[2],
-        "9090": port,
-    }.items():
-        text, times = re.subn(rf"127\.0\.0\.1:{old}\b", f"127.0.0.1:{new}", text)
-        assert times
-    (home / "prometheus.yml").write_text(re.sub(r"_interval: \w+", "_interval: 1s", text).replace("4s", "1s"))
-    command = [
-        binary("prometheus"),
-        f"--config.file={home / 'prometheus.yml'}",
-        f"--storage.tsdb.path={home / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    yield Prometheus(f"http://127.0.0.1:{port}")
-    process.terminate()
-    process.wait(20)
+    with shipped_prometheus(home, exporter.port, alertmanager, spools=[spool]) as server:
+        yield server
 
 
 def test_a_killed_trainer_is_one_page(
     server: Prometheus, trainer: subprocess.Popen[str], inbox: Any, alerts: dict[str, dict[str, Any]]
 ) -> None:
-    def targets() -> Any:
-        try:
-            return server.get("/api/v1/targets")["activeTargets"]
-        except OSError:
-            return []
-
-    eventually(lambda: targets() and all(one["health"] == "up" for one in targets()))
-    assert sorted(one["scrapePool"] for one in targets()) == ["alertmanager", "liquid-train", "prometheus"]
+    targets = server.get("/api/v1/targets")["activeTargets"]
+    assert sorted(one["scrapePool"] for one in targets) == ["alertmanager", "liquid-train", "prometheus"]
     eventually(lambda: server.query("liquid_nn_training_active"))
     trainer.kill()
     authorization, page = inbox.get("/pager")
