@@ -6,6 +6,7 @@ PYTHONPATH=tests python -m failures [--quick] [--at-once N] [SCENARIO ...]
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -73,6 +74,12 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.scenarios) - {one.name for one in SCENARIOS}:
         parser.error(f"no scenario {', '.join(sorted(unknown))}; see --help")
+    if missing := [
+        program for program in ("prometheus", "prometheus-alertmanager") if shutil.which(program) is None
+    ]:
+        parser.error(
+            f"{' and '.join(missing)} must be installed (Debian: apt-get install {' '.join(missing)})"
+        )
     chosen = [one for one in SCENARIOS if not options.scenarios or one.name in options.scenarios]
     with (
         tempfile.TemporaryDirectory(prefix="failures-") as folder,

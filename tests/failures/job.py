@@ -33,6 +33,13 @@ def _hang() -> None:
         time.sleep(0.05)
 
 
+def _deadlock() -> None:
+    """Wait in C for a lock, with that of the interpreter; no signal ends such a wait."""
+    mutex = ctypes.create_string_buffer(256)
+    for _ in range(2):
+        ctypes.PyDLL(None).pthread_mutex_lock(mutex)
+
+
 def _raise(error: BaseException) -> None:
     raise error
 
@@ -46,7 +53,7 @@ ACTS = {
     "abort": os.abort,
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "hang": _hang,
-    "hang-with-gil": lambda: ctypes.PyDLL(None).sleep(600),
+    "hang-with-gil": _deadlock,
     "nan": lambda: None,
     "nothing": lambda: None,
 }
@@ -77,14 +84,14 @@ def _rank() -> int:
 class Numbers(Dataset[torch.Tensor]):
     """Random numbers; a worker may go wrong here."""
 
-    def __init__(self, count: int, fault: Fault) -> None:
+    def __init__(self, count: int, fault: Fault | None = None) -> None:
         self.rows, self.fault = torch.randn(count, 4), fault
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        if index > len(self.rows) // 2:
+        if self.fault is not None and index > len(self.rows) // 2:
             self.fault.at("worker", self.fault.options.first)
         return self.rows[index]
 
@@ -104,7 +111,7 @@ class Data(LightningDataModule):
         return DataLoader(Numbers(2 * self.options.batches, self.fault), batch_size=2, num_workers=workers)
 
     def val_dataloader(self) -> Any:
-        return DataLoader(Numbers(4, Fault(self.options)), batch_size=2)
+        return DataLoader(Numbers(4), batch_size=2)
 
 
 class Model(LightningModule):

@@ -103,7 +103,7 @@ SCENARIOS = (
     _failing("ddp-raises", "two ranks under `ddp`, one raises", *_at("training_step"), "--strategy", "ddp", *_TWO,
              events=None),
     _failing("ddp-killed", "two ranks under `ddp`, one is killed", *_at("training_step", "kill"), "--strategy", "ddp",
-             *_TWO, reason="killed", events=None, play="ranks"),
+             *_TWO, reason="killed", events=None),
     _failing("ddp-spawn-raises", "two ranks under `ddp_spawn`, one raises", *_at("training_step"), "--strategy",
              "ddp_spawn", *_TWO, events=None),
     _failing("torchrun-raises", "two ranks under `torchrun`, one raises", *_at("training_step"), "--strategy", "ddp",
