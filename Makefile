@@ -29,7 +29,7 @@ rules: ## Check and test alert rules and Alertmanager routes (needs promtool and
 	promtool test rules monitoring/prometheus/tests/*.yml
 	amtool check-config monitoring/alertmanager/alertmanager.yml
 
-failures: .venv/.test ## Fail in every way beside Prometheus and Alertmanager, print what was seen (fifteen minutes)
+failures: .venv/.test ## Fail in every way beside Prometheus and Alertmanager, print what was seen (seven minutes)
 	PYTHONPATH=tests $(BIN)/python -m failures
 
 overhead: .venv/.test ## Measure what observing costs, beside other ways (nine minutes)
