@@ -43,7 +43,7 @@ class Stalls:
             if told is not None:
                 for error in told.take_errors():
                     self._faults.report("closing", error)
-            if run.stall is not None and run.live:
+            if run.stall is not None and run.live and run.outcome is None:
                 if told is None or told.over:
                     self._open[run.run_id] = told = _Told(told)
                     self._begin(told, run, run.stall)
