@@ -51,7 +51,7 @@ class StackFile:
             faulthandler.register(self.dump, self._descriptor, all_threads=False, chain=False)
 
     def _answer(self, number: int, frame: FrameType | None) -> None:
-        if self._pid == os.getpid():
+        if self._pid == os.getpid() and self._descriptor >= 0:
             faulthandler.dump_traceback(self._descriptor, all_threads=True)
             os.write(self._descriptor, END_OF_STACKS)
 
@@ -69,6 +69,7 @@ class StackFile:
         if self.dump is not None and signal.getsignal(self.dump) == signal.SIG_DFL:
             faulthandler.unregister(self.dump)
         os.close(self._descriptor)
+        self._descriptor = -1
 
     def _may_close(self) -> bool:
         if self.ask is None:
