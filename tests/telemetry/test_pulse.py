@@ -297,6 +297,25 @@ class TestSignals:
         assert told["timer"]
         assert told["enabled"]
 
+    @pytest.mark.parametrize("how", ["fork", "spawn"])
+    def test_workers_do_not_mind_that_the_process_is_asked(self, pulses, how):
+        answers = []
+
+        class Workers(TinyData):
+            def train_dataloader(self):
+                return loader(8, num_workers=1, persistent_workers=True, multiprocessing_context=how)
+
+        class Asked(Callback):
+            def on_train_batch_end(self, trainer, module, outputs, batch, index):
+                (stacks,) = Path("spool").rglob("*.stacks")
+                for number in (pulses[0].ask, pulses[0].dump):
+                    size = stacks.stat().st_size
+                    os.kill(os.getpid(), number)
+                    answers.append("on_train_batch_end" in stacks.read_text()[size:])
+
+        assert fit(Asked(), Telemetry(), data=Workers(), max_epochs=1).global_step == 8
+        assert answers == [True] * 16
+
     def test_a_forked_child_does_not_answer(self, monkeypatch, tmp_path):
         """A DataLoader's worker inherits the handlers; nobody asks it, and it would not mind."""
         stacks = publish.StackFile(tmp_path / "0.stacks")
