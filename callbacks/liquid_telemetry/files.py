@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -87,6 +88,28 @@ def _end_last_line(descriptor: int) -> None:
         os.ftruncate(descriptor, size - len(rest))
     else:
         os.write(descriptor, b"\n")
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append a line to a file that a living process writes to.
+
+    Neither rotation nor a look at half lines, as :class:`LineFile` has them: a half line may be that process's own that
+    it is about to finish, and a rotated file would be written on by it. One call keeps the two apart.
+
+    Raises:
+        OSError: It cannot be written; nothing of it is in the file.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        written = os.write(descriptor, data)
+        if written < len(data):
+            if os.fstat(descriptor).st_size == size + written:
+                os.ftruncate(descriptor, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
+    finally:
+        os.close(descriptor)
 
 
 def last_lines(path: Path, size: int = 131_072) -> list[str]:

@@ -44,6 +44,9 @@ class Trainer:
     def publish(self, snapshot):
         self._do("publish", snapshot)
 
+    def beat(self, phase="batch", at=1.0, **pulse):
+        self._do("beat", {"phase": phase, "at": at, **pulse})
+
     def release(self):
         self._do("release")
 

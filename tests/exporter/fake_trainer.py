@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from liquid_telemetry.spool import RunRecord, RunSeat, spool_dir
+from liquid_telemetry.spool import Pulse, RunRecord, RunSeat, spool_dir
 
 seat = RunSeat.take(spool_dir(), RunRecord(**json.loads(sys.argv[1])))
 print(os.getpid(), flush=True)
@@ -15,6 +15,8 @@ for line in sys.stdin:
         seat.update(**argument)
     elif command == "publish":
         seat.publish(argument.encode())
+    elif command == "beat":
+        seat.beat(Pulse(**argument))
     elif command == "fork":
         child = os.fork()
         if child == 0:

@@ -7,10 +7,10 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from liquid_telemetry.exporter.event_line import event_line
 from liquid_telemetry.exporter.exit_status import Exit
 from liquid_telemetry.exporter.outcome import Outcome
 from liquid_telemetry.files import LineFile, last_lines, shortened
@@ -79,10 +79,10 @@ def report_death(story: Story) -> None:
     lines = last_lines(log)
     if any(_tells_the_end(line, record.run_id) for line in lines):
         return
-    event = {**_common(story), **_fields(story, shortened(lines, LOG_TAIL))}
+    line = event_line(record, story.event, _fields(story, shortened(lines, LOG_TAIL)))
     file = LineFile(log)
     try:
-        file.write(json.dumps(event, allow_nan=False) + "\n")
+        file.write(line)
     finally:
         file.close()
 
@@ -94,19 +94,6 @@ def _tells_the_end(line: str, run_id: str) -> bool:
         return False
     ends = ("training_failed", "training_interrupted")
     return isinstance(decoded, dict) and decoded.get("event") in ends and decoded.get("run_id") == run_id
-
-
-def _common(story: Story) -> dict[str, Any]:
-    event, now = EVENTS[story.event], datetime.now(timezone.utc)
-    return {
-        "timestamp": now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        "level": event.level,
-        "event": event.name,
-        "logger": "liquid_telemetry.exporter",
-        "run_id": story.record.run_id,
-        "model_name": story.record.model_name,
-        "trace_id": story.record.trace_id,
-    }
 
 
 def _fields(story: Story, tail: list[str]) -> dict[str, Any]:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from liquid_telemetry.spool import Pulse, RunRecord, identity
+from liquid_telemetry.spool import END_OF_STACKS, Pulse, RunRecord, identity
 
 MAX_CHARACTERS = 64_000
 _MAX_THREADS = 100
 _PYTHON_ANSWERS = 1.5  # seconds; so long a main thread that runs Python may take to answer
 _THREAD_ANSWERS = 0.2
+_THREADS_ANSWER = 5.0
+_WHOLE = "\n" + END_OF_STACKS.decode()
 _PAUSE = 0.005
 _QUIET = 3  # pauses without a new byte after which an answer is whole
+_OWN_FRAME = re.compile(r'^ *File ".*stacks\.py", line \d+ in _answer\n', re.MULTILINE)
 _STATES = {
     "R": "running",
     "S": "sleeping",
@@ -56,9 +61,9 @@ def ask(record: RunRecord, pulse: Pulse, path: Path) -> Stacks:
         pulse: Its last, with the signals.
         path: Where it writes.
     """
-    process = _Process(record.pid, path)
+    process = _Process(record, pulse, path)
     try:
-        if record.identity is None or identity(record.pid) != record.identity:
+        if not process.is_itself():
             return Stacks(None, "the process cannot be seen from here", None)
         state = process.state(record.pid)
         if pulse.ask is None and pulse.dump is None:
@@ -67,48 +72,78 @@ def ask(record: RunRecord, pulse: Pulse, path: Path) -> Stacks:
             )
         if state in ("stopped by a signal", "stopped by a debugger"):
             return Stacks(None, f"the process is {state}", state)
-        text = process.tell(pulse)
+        text = process.tell()
+    except FileNotFoundError:
+        return Stacks(None, "the process is ending, or has not answered an earlier question", None)
     except (OSError, AttributeError) as error:  # AttributeError: a C library without tgkill
         return Stacks(None, f"{type(error).__name__}: {error}", None)
     return Stacks(text[:MAX_CHARACTERS] or None, None if text else "no thread answered", state)
 
 
 class _Process:
-    def __init__(self, pid: int, path: Path) -> None:
-        self._pid = pid
+    def __init__(self, record: RunRecord, pulse: Pulse, path: Path) -> None:
+        self._pid, self._identity = record.pid, record.identity
+        self._ask, self._dump = _real_time(pulse.ask), _real_time(pulse.dump)
         self._path, self._claimed = path, path.with_suffix(".asked")
-        self._tasks = Path(f"/proc/{pid}/task")
+        self._tasks = Path(f"/proc/{record.pid}/task")
 
-    def tell(self, pulse: Pulse) -> str:
+    def is_itself(self) -> bool:
+        """Whether the pid is still that of the process that the record names."""
+        return self._identity is not None and identity(self._pid) == self._identity
+
+    def tell(self) -> str:
         """Return what the threads answer. The file has another name meanwhile, so that they keep their handlers.
 
         Raises:
-            OSError: It has given its handlers back, or an earlier question has not been answered yet.
+            FileNotFoundError: It has given its handlers back, or an earlier question has not been answered yet.
+            OSError: The file cannot be read.
         """
+        self._give_back()
         os.truncate(self._path, 0)
         self._path.rename(self._claimed)
-        if pulse.ask is not None and self._send(self._pid, pulse.ask):
-            answered = _wait(lambda: self._answer().endswith("\n\n"), _PYTHON_ANSWERS)
-            if answered:
-                self._claimed.rename(self._path)
-                return self._answer(self._path).strip()
-        text = "\n\n".join(self._each(pulse.dump)) if pulse.dump is not None else ""
-        if not any(self._pending(thread) for thread in self._threads()):
+        try:
+            return self._all(self._ask) or "\n\n".join(self._each(self._dump))
+        finally:
+            with contextlib.suppress(OSError):  # it has died meanwhile
+                self._give_back()
+
+    def _give_back(self) -> None:
+        """Give the file its name back, and with it the right to end the handlers, unless a signal is on its way."""
+        if self._claimed.exists() and not self._path.exists() and not self._is_awaited():
             self._claimed.rename(self._path)
-        return text
+
+    def _is_awaited(self) -> bool:
+        numbers = [number for number in (self._ask, self._dump) if number is not None]
+        return any(
+            self._is_set(thread, "SigPnd:", number) for thread in self._threads() for number in numbers
+        )
 
     def state(self, thread: int) -> str | None:
         """What a thread does."""
         return _STATES.get(self._letter(thread), self._letter(thread) or None)
 
-    def _each(self, number: int) -> Iterator[str]:
+    def _all(self, number: int | None) -> str:
+        """What the main thread says of all, if it runs Python."""
+        asked = number is not None and self._send(self._pid, number)
+        whole = asked and _wait(lambda: self._answer().endswith(_WHOLE), _PYTHON_ANSWERS)
+        return _OWN_FRAME.sub("", self._answer()).strip() if whole else ""
+
+    def _each(self, number: int | None) -> Iterator[str]:
         """What each thread says of itself, the main thread first."""
+        if number is None:
+            return
+        deadline = time.monotonic() + _THREADS_ANSWER
         for thread in self._threads():
+            if time.monotonic() > deadline:
+                break
             if thread != self._pid and self._letter(thread) != "S":
                 continue  # while it runs Python, its own stack is not safe to read
             size = len(self._answer())
             if self._send(thread, number):
-                _wait(lambda thread=thread: not self._pending(thread), _THREAD_ANSWERS)  # type: ignore[misc]
+                _wait(
+                    lambda thread=thread: not self._is_set(thread, "SigPnd:", number),  # type: ignore[misc]
+                    _THREAD_ANSWERS,
+                )
                 self._wait_until_quiet()
                 if frames := self._answer()[size:].partition("\n")[2].strip("\n"):
                     yield f"Thread {thread} ({self._name(thread)}, {self.state(thread)}):\n{frames}"
@@ -121,14 +156,10 @@ class _Process:
 
     def _send(self, thread: int, number: int) -> bool:
         """Signal a thread that has a handler for that and can run it now."""
-        if self._letter(thread) in _DEAF or not self._is_set(self._pid, "SigCgt:", number):
-            return False
-        if self._is_set(thread, "SigBlk:", number):
+        hears = self._letter(thread) not in _DEAF and not self._is_set(thread, "SigBlk:", number)
+        if not hears or not self._is_set(self._pid, "SigCgt:", number) or not self.is_itself():
             return False
         return bool(_tgkill()(self._pid, thread, number) == 0)
-
-    def _pending(self, thread: int) -> bool:
-        return self._status(thread, "SigPnd:").strip("0") != ""
 
     def _is_set(self, thread: int, name: str, number: int) -> bool:
         return bool(int(self._status(thread, name) or "0", 16) >> (number - 1) & 1)
@@ -151,8 +182,8 @@ class _Process:
             return (self._tasks / str(thread) / "comm").read_text(errors="replace").strip()
         return "?"
 
-    def _answer(self, path: Path | None = None) -> str:
-        with (path or self._claimed).open(encoding="utf-8", errors="replace") as file:
+    def _answer(self) -> str:
+        with self._claimed.open(encoding="utf-8", errors="replace") as file:
             return file.read(4 * MAX_CHARACTERS)
 
     def _wait_until_quiet(self) -> None:
@@ -162,6 +193,11 @@ class _Process:
             now = self._claimed.stat().st_size
             quiet = quiet + 1 if now == size else 0
             size = now
+
+
+def _real_time(number: int | None) -> int | None:
+    """Any other signal in a pulse is damage."""
+    return number if number is not None and signal.SIGRTMIN <= number <= signal.SIGRTMAX else None
 
 
 def _wait(check: Callable[[], bool], seconds: float) -> bool:

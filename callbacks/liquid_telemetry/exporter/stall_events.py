@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from liquid_telemetry.exporter import stacks
+from liquid_telemetry.exporter.event_line import event_line
 from liquid_telemetry.exporter.faults import Faults, log
 from liquid_telemetry.exporter.runs import Run
 from liquid_telemetry.exporter.stalls import Stall
+from liquid_telemetry.files import append_line
 from liquid_telemetry.signals import EVENTS
 from liquid_telemetry.spool import RunRecord
 
@@ -44,7 +43,7 @@ class Stalls:
             if told is not None:
                 for error in told.take_errors():
                     self._faults.report("closing", error)
-            if run.stall is not None and run.live:
+            if run.stall is not None and run.live and run.outcome is None:
                 if told is None or told.over:
                     self._open[run.run_id] = told = _Told(told)
                     self._begin(told, run, run.stall)
@@ -137,22 +136,6 @@ def _place(record: RunRecord, stall: Stall) -> dict[str, Any]:
 
 
 def _write(record: RunRecord, name: str, **fields: Any) -> None:
-    """Append an event to the log of a run that lives: in one piece, and without a look at what its process writes."""
-    if record.events is None or not Path(record.events).exists():
-        return
-    event, now = EVENTS[name], datetime.now(timezone.utc)
-    line = {
-        "timestamp": now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        "level": event.level,
-        "event": name,
-        "logger": "liquid_telemetry.exporter",
-        "run_id": record.run_id,
-        "model_name": record.model_name,
-        "trace_id": record.trace_id,
-        **{key: fields.get(key) for key in event.fields},
-    }
-    descriptor = os.open(record.events, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, json.dumps(line, allow_nan=False).encode() + b"\n")
-    finally:
-        os.close(descriptor)
+    if record.events is not None and Path(record.events).exists():
+        known = {key: fields.get(key) for key in EVENTS[name].fields}
+        append_line(Path(record.events), event_line(record, name, known))

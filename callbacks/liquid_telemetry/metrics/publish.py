@@ -81,7 +81,7 @@ class Publisher:
             self._started = start_exporter(self._spool, self._host, self._port)
 
     def _show_pulse(self, seat: RunSeat, heart: Heart) -> None:
-        with suppress(OSError):  # no stacks then
+        with suppress(OSError, ValueError):  # no stacks then, as in an interpreter within another
             self._stacks = StackFile(seat.stacks)
             heart.signals = self._stacks.ask, self._stacks.dump
         self._heart, heart.write = heart, seat.beat

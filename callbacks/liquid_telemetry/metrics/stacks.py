@@ -10,6 +10,8 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from liquid_telemetry.spool import END_OF_STACKS
+
 _STATUS = Path("/proc/self/status")
 _choosing = threading.Lock()
 
@@ -49,9 +51,9 @@ class StackFile:
             faulthandler.register(self.dump, self._descriptor, all_threads=False, chain=False)
 
     def _answer(self, number: int, frame: FrameType | None) -> None:
-        if self._pid == os.getpid():
+        if self._pid == os.getpid() and self._descriptor >= 0:
             faulthandler.dump_traceback(self._descriptor, all_threads=True)
-            os.write(self._descriptor, b"\n")
+            os.write(self._descriptor, END_OF_STACKS)
 
     def close(self) -> None:
         """Give the signals back, unless one may still be on its way: its default is to end the process."""
@@ -60,12 +62,14 @@ class StackFile:
         try:
             self._path.unlink()
         except FileNotFoundError:  # the exporter asks just now, or a thread has not answered yet
-            return
+            if self._path.parent.exists():
+                return
         if self.ask is not None:
             signal.signal(self.ask, signal.SIG_DFL)
         if self.dump is not None and signal.getsignal(self.dump) == signal.SIG_DFL:
             faulthandler.unregister(self.dump)
         os.close(self._descriptor)
+        self._descriptor = -1
 
     def _may_close(self) -> bool:
         if self.ask is None:

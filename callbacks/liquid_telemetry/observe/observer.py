@@ -15,6 +15,7 @@ from liquid_telemetry.observe.device import device_clock
 from liquid_telemetry.observe.dispatch import Dispatcher
 from liquid_telemetry.observe.evaluation import EvaluationWatch
 from liquid_telemetry.observe.guard import Faults
+from liquid_telemetry.observe.handlers import keep_handlers
 from liquid_telemetry.observe.outcome import in_teardown, outcome_of, ran_in_children
 from liquid_telemetry.observe.phases import PhaseClock
 from liquid_telemetry.observe.profiler import ProfilerTap, profiler_of, set_profiler, untapped
@@ -140,7 +141,10 @@ class Observer:
     def announce(self, trainer: Trainer) -> None:
         """Everything is restored and ready: tell that the run has started, once."""
         state = self._state
-        if state is None or state.announced:
+        if state is None:
+            return
+        keep_handlers(trainer, self._dispatch.heart.signals)
+        if state.announced:
             return
         state.announced = True
         self._dispatch.heart.begin(FIRST)

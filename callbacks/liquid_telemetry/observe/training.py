@@ -72,7 +72,8 @@ class TrainingWatch:
         loop = self.loop or self._open(trainer)
         if index >= self._last_index and trainer.is_last_batch:
             loop.learning_rates = learning_rates(trainer)  # schedulers step before the batch's end is told
-            self._state.dispatch.heart.begin(EPOCH)
+            if self._begun:
+                self._state.dispatch.heart.begin(EPOCH)
         if self._device is not None:
             self._device.begin_batch()
         loop.begin(index)

@@ -34,12 +34,13 @@ from liquid_telemetry.spool._launched import (
     write_exit,
 )
 from liquid_telemetry.spool._lock import FileLock, is_locked
-from liquid_telemetry.spool._pulse import Pulse, read_pulse
+from liquid_telemetry.spool._pulse import END_OF_STACKS, Pulse, read_pulse
 from liquid_telemetry.spool._record import FINAL, RunRecord, read_record, write_atomically
 from liquid_telemetry.spool._seat import RunSeat
 from liquid_telemetry.spool._sinks import Sink, find_sinks
 
 __all__ = [
+    "END_OF_STACKS",
     "FINAL",
     "LAUNCHER_VARIABLE",
     "SPOOL_VARIABLE",

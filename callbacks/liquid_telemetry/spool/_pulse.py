@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from liquid_telemetry.spool._record import types_of
 
 SIZE = 512
+END_OF_STACKS = b"\n\n"
+"""Ends what a main thread tells of all threads, which has single empty lines within."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,19 @@ class Pulse:
         return json.dumps(asdict(self)).encode().ljust(SIZE - 1) + b"\n"
 
 
-_FIELDS = frozenset(field.name for field in fields(Pulse))
+_TYPES = {name: types_of(hint) for name, hint in get_type_hints(Pulse).items()}
 
 
 def read_pulse(path: Path) -> Pulse | None:
     """Read the last pulse; None when there is none that can be read."""
     try:
-        decoded: Any = json.loads(path.read_bytes()[:SIZE])
-        return Pulse(**{name: value for name, value in decoded.items() if name in _FIELDS})
-    except (OSError, ValueError, TypeError, AttributeError):
+        with path.open("rb") as file:
+            decoded: Any = json.loads(file.read(SIZE), parse_constant=_refuse)
+        known = {name: value for name, value in decoded.items() if name in _TYPES}
+        return Pulse(**known) if all(isinstance(known[name], _TYPES[name]) for name in known) else None
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")

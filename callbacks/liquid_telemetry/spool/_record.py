@@ -104,7 +104,7 @@ class RunRecord:
         return cls(**known)
 
 
-def _types_of(hint: Any) -> tuple[type, ...]:
+def types_of(hint: Any) -> tuple[type, ...]:
     """The types that JSON may hold for a field: an integer is a float, too."""
     types = tuple(
         get_origin(one) or one for one in (get_args(hint) if type(None) in get_args(hint) else (hint,))
@@ -112,7 +112,7 @@ def _types_of(hint: Any) -> tuple[type, ...]:
     return (*types, int) if float in types else types
 
 
-_TYPES = {name: _types_of(hint) for name, hint in get_type_hints(RunRecord).items()}
+_TYPES = {name: types_of(hint) for name, hint in get_type_hints(RunRecord).items()}
 
 
 def read_record(path: Path) -> RunRecord:
