@@ -161,10 +161,16 @@ def test_numbers_that_json_does_not_know(events):
     assert event["epoch"] == 2
 
 
+def test_run_that_died_before_its_first_line_gets_a_log(tmp_path):
+    report(record(tmp_path / "new.jsonl"), "killed", {})
+    event = read_last(tmp_path / "new.jsonl")
+    assert (event["event"], event["reason"], event["log_tail"]) == ("training_failed", "killed", [])
+
+
 def test_no_log_no_event(tmp_path):
-    report(record(tmp_path / "none.jsonl"), "killed", {})
+    report(record(tmp_path / "deleted" / "events.jsonl"), "killed", {})
     report(RunRecord("run", "CfC"), "killed", {})
-    assert not (tmp_path / "none.jsonl").exists()
+    assert not (tmp_path / "deleted").exists()
 
 
 def test_log_that_cannot_be_written_is_counted(exporter, trainer, tmp_path, labels, wait):

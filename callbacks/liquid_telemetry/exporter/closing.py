@@ -67,16 +67,16 @@ def finish_story(story: Story) -> None:
 
 
 def report_death(story: Story) -> None:
-    """Append the event to the run's log, unless it is there already.
+    """Append the event to the run's log, unless it is there already; begin the log of a run that died in its start-up.
 
     Raises:
         OSError: The log cannot be written.
     """
     record = story.record
-    if record.events is None or not Path(record.events).exists():
+    if record.events is None or not Path(record.events).parent.is_dir():
         return
     log = Path(record.events)
-    lines = last_lines(log)
+    lines = last_lines(log) if log.exists() else []
     if any(_tells_the_end(line, record.run_id) for line in lines):
         return
     line = event_line(record, story.event, _fields(story, shortened(lines, LOG_TAIL)))
