@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -40,8 +41,11 @@ class Fit:
         assert self.process.wait(60) == 0, (self.folder / "fit.log").read_text()
 
     def close(self):
-        for process in [*psutil.Process(self.process.pid).children(), self.process]:
-            process.kill()
+        workers = psutil.Process(self.process.pid).children()
+        self.process.kill()  # first: it would tell of a worker that is killed
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
         self.process.wait()
 
 
