@@ -1,6 +1,7 @@
-"""A real fit that hangs in a step, as its argument says, until a byte comes on stdin."""
+"""A real fit that hangs in a step, as its argument says, until a byte comes on stdin or a file appears."""
 
 import ctypes
+import os
 import select
 import sys
 import time
@@ -24,8 +25,13 @@ def hangs_with_the_lock_of_the_interpreter():
     ctypes.PyDLL(None).read(0, ctypes.create_string_buffer(1), 1)
 
 
+def hangs_while_another_rank_waits():
+    while int(os.environ["LOCAL_RANK"]) == 1 and not Path("go-on").exists():
+        time.sleep(0.01)
+
+
 class Hangs(Tiny):
-    """Hangs in the last but one batch of the first epoch."""
+    """Hangs in the second batch of the first epoch."""
 
     def training_step(self, batch, batch_idx):
         if (self.current_epoch, batch_idx) == (0, 1):
@@ -37,8 +43,9 @@ class Data(TinyData):
     """Loads training batches in a process of its own."""
 
     def train_dataloader(self):
-        return loader(3, num_workers=1, multiprocessing_context="fork")
+        return loader(8, num_workers=1, multiprocessing_context="fork")
 
 
 if __name__ == "__main__":
-    fit(Telemetry(port=0), model=Hangs(), data=Data())
+    ranks = {"devices": 2, "strategy": "ddp"} if "rank" in sys.argv[1] else {}
+    fit(Telemetry(port=0), model=Hangs(), data=Data(), **ranks)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -40,8 +41,11 @@ class Fit:
         assert self.process.wait(60) == 0, (self.folder / "fit.log").read_text()
 
     def close(self):
-        for process in [*psutil.Process(self.process.pid).children(), self.process]:
-            process.kill()
+        workers = psutil.Process(self.process.pid).children()
+        self.process.kill()  # first: it would tell of a worker that is killed
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
         self.process.wait()
 
 
@@ -107,6 +111,21 @@ def test_a_step_that_hangs_and_goes_on(fit, exporter, how, state):
     ]
     assert told == ["stalled", "completed"]
     assert exporter.total("Hangs", "failed/stalled") == 0
+
+
+def test_a_rank_that_hangs_while_another_waits_for_it(fit, exporter):
+    run = fit("hangs_while_another_rank_waits")
+    wait_for_stall(exporter)
+    (stalled,) = eventually(lambda: run.events("stalled"))
+    assert stalled["rank"] == 0
+    waits, hangs = stalled["stacks"].removeprefix("Rank 0:\n").split("\n\nRank 1:\n")
+    assert " in backward" in waits
+    assert "hangs_while_another_rank_waits" not in waits
+    assert " in hangs_while_another_rank_waits" in hangs
+    (run.folder / "go-on").touch()
+    run.end()
+    assert len(eventually(lambda: run.events("recovered"))) == 1
+    eventually(lambda: states(exporter) == ["completed"])
 
 
 def test_a_stopped_process(fit, exporter):

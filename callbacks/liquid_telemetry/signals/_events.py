@@ -88,8 +88,9 @@ _ALL = (
     Event(
         "training_stalled",
         "error",
-        "No progress for longer than this phase of the run ever took; written by the exporter. The stacks are those of "
-        "the trainer's threads, or null with the reason in stacks_missing.",
+        "No progress for much longer than this phase of the run ever took; written by the exporter. phase: start-up, "
+        "first batch, batch, epoch, validation, test, predict, checkpoint or end. stacks: those of the trainer's "
+        "threads, or null with the reason in stacks_missing.",
         (
             "stage",
             "phase",
@@ -119,7 +120,8 @@ _ALL = (
     Event(
         "training_interrupted",
         "warning",
-        "Ctrl-C (user) or SIGTERM (terminated) ended the run; by the exporter when the trainer could not tell.",
+        "Ctrl-C (user) or SIGTERM (terminated) ended the run; by the exporter when the trainer could not tell. phase: "
+        "as in training_failed.",
         (
             "stage",
             "reason",
@@ -140,7 +142,9 @@ _ALL = (
     Event(
         "training_failed",
         "error",
-        "The run failed; written by the exporter when the trainer could not.",
+        "The run failed; written by the exporter when the trainer could not. phase: with a traceback where that came "
+        "from (data, transfer, forward, backward, optimizer, checkpoint, validation or other), by the exporter the "
+        "phase of the last pulse, as in training_stalled.",
         (
             "stage",
             "reason",
