@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 CONFIG ?= configs/japanese_vowels_cfc.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint rules failures overhead soak check-wheel clean
+.PHONY: help venv run test test-slow lint rules failures overhead soak check-wheel clean
 
 help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -15,8 +15,11 @@ venv: .venv/.venv ## Make the environment only, to choose the torch build yourse
 run: .venv/.run ## Set up if needed, train a CfC with telemetry, say where to look
 	$(BIN)/liquid-train fit --config $(CONFIG)
 
-test: .venv/.test lint ## Set up if needed, then lint, type-check and run every test
+test: .venv/.test lint ## Set up if needed, then lint, type-check and run the tests
 	$(BIN)/pytest
+
+test-slow: .venv/.test ## Run the tests that make test leaves out (two minutes)
+	$(BIN)/pytest -m slow
 
 lint: .venv/.test ## Format check, lint, types and import rules
 	$(BIN)/ruff format --check .

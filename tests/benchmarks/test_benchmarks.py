@@ -32,6 +32,7 @@ ROWS = {
 }
 
 
+@pytest.mark.slow
 def test_every_part_within_one_process_prints_its_table():
     done = run("benchmarks.telemetry", *ROWS, "--batches=20", "--rounds=1", "--only=everything on")
     assert done.returncode == 0, done.stderr

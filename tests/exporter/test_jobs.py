@@ -197,9 +197,9 @@ def test_test_after_fit_continues_the_run(exporter, trainer, snapshot, labels):
     assert found["training_loss"] == {labels(model_name="CfC", epoch="0"): 0.25}
     assert found["training_active"] == {labels(model_name="CfC"): 0}
     run.kill()
-    assert exporter.jobs("completed", "CfC") == 1
-    assert exporter.jobs("started", "CfC") == 1
-    assert exporter.jobs("failed", "CfC", "killed") == 0
+    assert exporter.jobs("completed", "CfC", headers={}) == 1  # of scrapes it would leave after the second
+    assert exporter.jobs("started", "CfC", headers={}) == 1
+    assert exporter.jobs("failed", "CfC", "killed", headers={}) == 0
 
 
 def test_state_and_activity(exporter, trainer, labels):

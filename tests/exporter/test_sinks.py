@@ -243,6 +243,7 @@ def test_otlp_receiver_that_refuses_a_part_is_an_error(exporter, trainer, receiv
     assert "7 data points were refused: too old" in (exporter.spool / "exporter.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.server("prometheus")
 def test_three_exporters_do_not_overwrite_one_another(
     tmp_path, exporter, trainer, pushgateway, node_exporter, prometheus, wait, monkeypatch
@@ -275,6 +276,7 @@ def _risen(server, label):
     return {row["metric"][label] for row in rows}
 
 
+@pytest.mark.slow
 def test_restarted_exporter_goes_on_under_its_name(exporter, trainer, pushgateway, wait):
     """The sink never falls back from 1 to 0, which Prometheus would take for a second failure."""
     job = trainer(**to_pushgateway(pushgateway.url))
@@ -302,6 +304,7 @@ def _pushed_at(gateway):
     return float(line.split()[-1])
 
 
+@pytest.mark.slow
 def test_live_exporter_learns_of_a_sink_and_forgets_it(exporter, trainer, tmp_path, wait):
     stays = trainer(model_name="LTC")
     exporter.start()
@@ -361,6 +364,7 @@ def test_sink_that_never_answers_does_not_delay_a_scrape(exporter, trainer, wait
             assert errors(exporter, "otlp") == 0, "it is still being waited for"
 
 
+@pytest.mark.slow
 def test_receiver_that_comes_up_late_still_sees_the_rise(exporter, trainer, receiver, wait, labels):
     receiver.answer = 503, b"not yet"
     trainer(**to_otlp(receiver.url)).end("failed", reason="exception")

@@ -113,6 +113,7 @@ def test_a_step_that_hangs_and_goes_on(fit, exporter, how, state):
     assert exporter.total("Hangs", "failed/stalled") == 0
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_while_another_waits_for_it(fit, exporter):
     run = fit("hangs_while_another_rank_waits")
     wait_for_stall(exporter)

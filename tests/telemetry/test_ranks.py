@@ -111,14 +111,20 @@ def told(run, name):
     return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    ("fails", "key", "signalled"),
+    ("strategy", "fails", "key", "signalled"),
     [
-        ("segfault", "failed/crashed", 11),
-        ("kill", "failed/killed", 9),
-        ("exit", "failed/exited", None),
-        ("interrupt", "interrupted/user", None),
+        ("ddp", "kill", "failed/killed", 9),
+        ("ddp_spawn", "kill", "failed/killed", 9),
+        ("ddp_spawn", "exit", "failed/exited", None),
+        pytest.param("ddp", "segfault", "failed/crashed", 11, marks=SLOW),
+        pytest.param("ddp_spawn", "segfault", "failed/crashed", 11, marks=SLOW),
+        pytest.param("ddp", "exit", "failed/exited", None, marks=SLOW),
+        pytest.param("ddp", "interrupt", "interrupted/user", None, marks=SLOW),
+        pytest.param("ddp_spawn", "interrupt", "interrupted/user", None, marks=SLOW),
     ],
 )
 def test_a_rank_that_dies_decides(strategy, fails, key, signalled, exporter):
