@@ -1,32 +1,22 @@
 """Sinks besides HTTP: a failure is seen to rise through each, also by a real Prometheus behind it."""
 
 import contextlib
-import gzip
-import json
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsPartialSuccess,
-    ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
-from prometheus_client import CollectorRegistry
+from receiver import Receiver, pairs
 from servers import eventually, node_exporter, pushgateway
-from tiny import LIGHTNING_NOISE, fit, only_run
 
-from liquid_telemetry import PrometheusMetrics, Telemetry
-from liquid_telemetry.exporter.ledger import Ledger
 from liquid_telemetry.exporter.sinks.identity import identity
-from liquid_telemetry.exporter.sinks.view import View
-from liquid_telemetry.spool import find_sinks
 
 __all__ = ["node_exporter", "pushgateway"]
 
@@ -39,63 +29,6 @@ UNREACHABLE = "http://127.0.0.1:1"
 def quick(monkeypatch):
     for name, value in {"PUSH": 0.5, "SINK_HOLD": 2.5}.items():
         monkeypatch.setenv(f"LIQUID_TELEMETRY_{name}", str(value))
-
-
-class Receiver:
-    """An OTLP receiver that keeps what it gets."""
-
-    def __init__(self):
-        self.requests, self.headers, self.answer = [], [], (200, b"")
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                status, content = receiver.answer
-                if status == 200:
-                    receiver.headers.append({"path": self.path, **dict(self.headers)})
-                    receiver.requests.append(ExportMetricsServiceRequest.FromString(body))
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def metrics(self, at=-1):
-        (resource,) = self.requests[at].resource_metrics
-        (scope,) = resource.scope_metrics
-        return {metric.name.removeprefix("liquid_nn_"): metric for metric in scope.metrics}
-
-    def points(self, name, at=-1):
-        """Return the points of a metric as ``{labels: point}``; none when it is not there."""
-        metric = self.metrics(at).get(name)
-        if metric is None:
-            return {}
-        points = getattr(metric, metric.WhichOneof("data")).data_points
-        found = {_pairs(point.attributes): point for point in points}
-        assert len(found) == len(points), f"{name} has a series twice"
-        return found
-
-    def values(self, name, labels):
-        """Return what the deliveries said of one series, in order."""
-        found = (self.points(name, at).get(labels) for at in range(len(self.requests)))
-        return [point.as_double for point in found if point is not None and not point.flags]
-
-    def close(self):
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def _pairs(attributes):
-    return tuple(sorted((item.key, item.value.string_value) for item in attributes))
 
 
 @pytest.fixture
@@ -194,7 +127,7 @@ def test_otlp_says_it_all(exporter, trainer, receiver, wait, snapshot, labels, s
     exporter.start()
     wait(lambda: receiver.requests and receiver.points("training_loss"))
     (resource,) = receiver.requests[-1].resource_metrics
-    said = dict(_pairs(resource.resource.attributes))
+    said = dict(pairs(resource.resource.attributes))
     assert (said["service.name"], said["service.instance.id"], said["team"]) == (
         "nightly",
         identity(spool),
@@ -412,118 +345,3 @@ def test_more_sinks_than_there_is_room_for(exporter, trainer, tmp_path, wait, la
     wait(lambda: exporter.peek()["telemetry_dropped_total"][dropped] == 4)
     trainer(model_name="LTC", sinks="nonsense")
     assert exporter.scrape()["telemetry_errors_total"][labels(signal="exporter", reason="internal")] == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "environment", "expected"),
-    [
-        ({}, {}, []),
-        ({"pushgateway": "http://p:9091/"}, {}, [{"kind": "pushgateway", "to": "http://p:9091"}]),
-        ({}, {"LIQUID_TELEMETRY_PUSHGATEWAY": "http://p"}, [{"kind": "pushgateway", "to": "http://p"}]),
-        ({"textfile": "/d"}, {}, [{"kind": "textfile", "to": "/d"}]),
-        ({"otlp_metrics": True}, {}, [{"kind": "otlp", "to": "http://localhost:4318/v1/metrics"}]),
-        ({"otlp_metrics": "http://c"}, {}, [{"kind": "otlp", "to": "http://c/v1/metrics"}]),
-        ({"otlp_metrics": "http://c/v1/metrics"}, {}, [{"kind": "otlp", "to": "http://c/v1/metrics"}]),
-        ({}, {"LIQUID_TELEMETRY_OTLP_METRICS": "false"}, []),
-        (
-            {},
-            {"LIQUID_TELEMETRY_OTLP_METRICS": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c/x"},
-            [{"kind": "otlp", "to": "http://c/x/v1/metrics"}],
-        ),
-        (
-            {"otlp_metrics": True},
-            {
-                "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://m/own",
-                "OTEL_EXPORTER_OTLP_METRICS_HEADERS": "a=b",
-            },
-            [{"kind": "otlp", "to": "http://m/own", "headers": "a=b"}],
-        ),
-    ],
-)
-def test_what_is_asked_for(options, environment, expected):
-    wanted = {"pushgateway": None, "textfile": None, "otlp_metrics": False, **options}
-    assert find_sinks(**wanted, environment=environment) == expected
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ({"pushgateway": "p:9091"}, "pushgateway='p:9091': must be a URL such as 'http://localhost:9091'"),
-        ({"pushgateway": "http://p:x"}, "pushgateway='http://p:x': must be a URL"),
-        (
-            {"otlp_metrics": "grpc://c"},
-            "otlp_metrics='grpc://c': must be a URL such as 'http://localhost:4318'",
-        ),
-    ],
-)
-def test_unusable_option_is_refused_at_once(options, complaint):
-    with pytest.raises(ValueError, match=complaint.replace("(", r"\(")):
-        Telemetry(**options)
-
-
-def test_grpc_and_a_registry_are_refused(monkeypatch):
-    with pytest.raises(
-        ValueError, match="with pushgateway, textfile or otlp_metrics: the exporter process sends"
-    ):
-        PrometheusMetrics(textfile="x", registry=CollectorRegistry())
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-    with pytest.raises(ValueError, match="with the protocol grpc: metrics are sent over HTTP"):
-        PrometheusMetrics(otlp_metrics=True)
-    PrometheusMetrics(otlp_metrics="http://localhost:4318")
-
-
-@pytest.mark.filterwarnings(*LIGHTNING_NOISE)
-def test_run_asks_by_its_record(tmp_path, monkeypatch, spool, exporter, wait):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "sink").mkdir()
-    fit(PrometheusMetrics(port=0, textfile="sink"), max_epochs=1)
-    exporter.pids.add(exporter.address.pid)
-    (record,) = (json.loads(path.read_text()) for path in spool.glob("runs/*/0.json"))
-    assert record["sinks"] == [{"kind": "textfile", "to": str(tmp_path / "sink")}]
-    (path,) = wait(lambda: list((tmp_path / "sink").glob("*.prom")))
-    wait(lambda: "liquid_nn_training_jobs_completed_total{exporter=" in path.read_text())
-    assert only_run().run_id in path.read_text()
-    wait(exporter.gone, timeout=40)
-    assert not path.exists()
-
-
-def test_each_value_stands_before_the_next():
-    ledger = Ledger(hold=60)
-    ledger.open("CfC")
-    view, key = View(30, {}), RAISED
-
-    def deliver(now):
-        receipt = view.show(ledger, now)
-        view.deliver(receipt, now)
-        return receipt["CfC", key]
-
-    ledger.add("CfC", key, 0)
-    assert [deliver(now) for now in (1, 30, 30.9, 31, 32)] == [0, 0, 0, 1, 1]
-    assert view.settled(ledger, "CfC")
-    assert view.awaiting(ledger, 32, 300)
-    assert not view.awaiting(ledger, 61, 300)
-    ledger.add("CfC", key, 62)
-    assert deliver(62) == 2, "an older job's end is shown at once"
-    ledger.add("CfC", key, 63)
-    ledger.add("CfC", key, 64)
-    assert [deliver(now) for now in (65, 91.9, 92)] == [2, 2, 4]
-    following = View(30, json.loads(json.dumps(view.dump())))
-    ledger.add("CfC", key, 93)
-    assert following.show(ledger, 93)["CfC", key] == 4
-
-
-def test_view_holds_from_the_first_delivery_not_from_the_first_try():
-    ledger = Ledger(hold=60)
-    ledger.open("CfC")
-    view = View(30, {})
-    view.show(ledger, 0)
-    ledger.add("CfC", RAISED, 1)
-    ledger.reveal(100)
-    assert view.show(ledger, 200)["CfC", RAISED] == 0
-    view.deliver(view.show(ledger, 201), 201)
-    assert [view.show(ledger, now)["CfC", RAISED] for now in (230, 231)] == [0, 1]
-
-
-def test_identity_is_of_the_host_and_the_spool(tmp_path, spool):
-    assert identity(spool) == identity(spool)
-    assert identity(spool) != identity(tmp_path)
