@@ -1,7 +1,7 @@
-"""Write the dashboards."""
+"""Write the dashboards and the list of their panels."""
 
-from monitoring.grafana.generate import DASHBOARDS, dashboards
+from monitoring.grafana.generate import files
 
-DASHBOARDS.mkdir(exist_ok=True)
-for name, text in dashboards().items():
-    (DASHBOARDS / name).write_text(text, encoding="utf-8")
+for path, text in files().items():
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -96,12 +96,12 @@ def traces_url(**tags: str) -> str:
     """A search for traces in Explore, by attributes without their namespace."""
     wanted = " ".join(f'{NAMESPACE}{name.replace("_", ".")}="{value}"' for name, value in tags.items())
     query = {"refId": "A", "queryType": "search", "service": SERVICE, "tags": wanted, "limit": 20}
-    return _explore("${traces}", query)
+    return _explore("jaeger", "${traces}", query)
 
 
 def logs_url(model: str, run: str) -> str:
     """Log lines of runs in Explore."""
-    return _explore("${logs}", {"refId": "A", "queryType": "range", "expr": log_query(model, run)})
+    return _explore("loki", "${logs}", {"refId": "A", "queryType": "range", "expr": log_query(model, run)})
 
 
 def log_query(model: str, run: str) -> str:
@@ -109,10 +109,12 @@ def log_query(model: str, run: str) -> str:
     return f'{{service_name="{SERVICE}", model_name=~"{model}"}} | run_id=~"{run}" | json'
 
 
-def _explore(source: str, query: dict[str, object]) -> str:
+def _explore(kind: str, source: str, query: dict[str, object]) -> str:
     time = {"from": "${__from}", "to": "${__to}"}
-    pane = {"datasource": source, "queries": [{**query, "datasource": {"uid": source}}], "range": time}
-    return f"/explore?schemaVersion=1&orgId=1&panes={quote(json.dumps({'liquid': pane}), safe='${}:,.')}"
+    asked = {**query, "datasource": {"type": kind, "uid": source}}
+    panes = {"liquid": {"datasource": source, "queries": [asked], "range": time}}
+    text = json.dumps(panes, separators=(",", ":"))
+    return f"/explore?schemaVersion=1&orgId=1&panes={quote(text, safe='${}:,.')}"  # Grafana replaces ${...}
 
 
 def _elsewhere(one_run: bool) -> dict[str, str]:

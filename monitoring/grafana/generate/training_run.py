@@ -19,7 +19,7 @@ def board() -> Board:
         RUN,
         "How one model trains: what it learns, where the time goes, what is kept of it, what the log says.",
         [
-            Row("Where it is", [*_position(), _constants()]),
+            Row("Where it is", [*_position(), _steps(), _constants()]),
             Row("What it learns", _learning()),
             Row("Where the time goes", [_phases(), _batches(), _epochs(), *_throughput(), _device()]),
             Row("What is kept", _checkpoints()),
@@ -71,6 +71,10 @@ def _position() -> list[object]:
     ]
 
 
+def _steps() -> object:
+    return number("Steps", "training_global_step", _of("training_global_step"), span=4).height(5)
+
+
 def _constants() -> object:
     labels = (
         "run_id",
@@ -89,6 +93,7 @@ def _constants() -> object:
         note="Of every run of the time range.",
         labels={"model_name": "Model", **{label: label.replace("_", " ").capitalize() for label in labels}},
         overrides={},
+        span=20,
         height=5,
     )
 
