@@ -41,7 +41,7 @@ def board() -> Board:
         "Which runs there are, how far each is, which failed and why, and what is being alerted on.",
         [
             Row("Now, and since the start of the time range", _numbers()),
-            Row("Runs", [_table(), _states()]),
+            Row("Each run", [_table(), _states()]),
             Row("Failures and alerts", [_reasons(), _failures(), alert_table()]),
             Row("How far", _progress()),
             Row("How well", [_loss(), _accuracy(), _throughput()]),

@@ -10,21 +10,6 @@ from liquid_telemetry.signals import JOB_STATES, METRICS
 IDENTITY = ("job", "instance", "model_name", "slot")
 """Labels that tell a run from the others of its moment."""
 
-FOREIGN = {
-    "up": (),
-    "scrape_duration_seconds": (),
-    "scrape_samples_scraped": (),
-    "scrape_series_added": (),
-    "ALERTS": ("alertname", "alertstate", "severity", "model_name", "slot"),
-    "prometheus_rule_evaluation_failures_total": ("rule_group",),
-    "prometheus_rule_group_last_duration_seconds": ("rule_group",),
-    "prometheus_rule_group_interval_seconds": ("rule_group",),
-    "prometheus_tsdb_head_series": (),
-    "alertmanager_notifications_failed_total": ("integration",),
-    "alertmanager_notifications_total": ("integration",),
-}
-"""Series that Prometheus and Alertmanager make, with their labels besides ``job`` and ``instance``."""
-
 
 @dataclass(frozen=True)
 class Query:
@@ -119,8 +104,11 @@ def of_runs(expr: str, scope: Scope, **run: str) -> str:
 
 
 def last(expr: str) -> str:
-    """The last value in the dashboard's time range, also of a run that has ended."""
-    return f"last_over_time(({expr})[$__range:5s])"
+    """The last value in the dashboard's time range, also of a run that has ended.
+
+    An end is on show for two scrapes, and looked at as often as Prometheus evaluates rules.
+    """
+    return f"last_over_time(({expr})[$__range:])"
 
 
 def state(scope: Scope) -> str:

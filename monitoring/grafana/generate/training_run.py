@@ -54,9 +54,9 @@ def _position() -> list[object]:
             note="How long ago.",
             unit="s",
         ),
-        number("Loss", "training_loss", _named(loss)),
+        number("Loss now", "training_loss", _named(loss)),
         number(
-            "Accuracy",
+            "Accuracy now",
             "model_accuracy",
             accuracy,
             note=f"On validation data; the alert's threshold is {wanted:g}.",
@@ -125,7 +125,7 @@ def _learning() -> list[object]:
         ),
         graph("Gradient norm", "training_gradient_norm", _of("training_gradient_norm"), span=6),
         graph(
-            "Bad losses",
+            "Bad losses over time",
             "training_nonfinite_losses_total",
             _of("training_nonfinite_losses_total"),
             steps=_ALARM,
