@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from liquid_telemetry.exporter.curve import MAX_POINTS, Curve
 
 from liquid_telemetry.exporter import sums
-from liquid_telemetry.exporter.curve import MAX_POINTS, Curve
 from liquid_telemetry.exporter.exit_status import Exit
 from liquid_telemetry.exporter.ledger import KEYS, Ledger
 from liquid_telemetry.exporter.outcome import Outcome, decide
