@@ -200,8 +200,8 @@ def test_variables_and_annotations_read_series_that_exist(
         assert asked[2] in LABELS | {"run_id"}
     kinds = {annotation["name"]: annotation for where, annotation in annotations() if where == name}
     assert list(kinds) == ["Firing alerts", "Checkpoints"]
-    assert names_in(kinds["Firing alerts"]["expr"]) == {"ALERTS"}
-    assert unknown(kinds["Checkpoints"]["expr"]) == []
+    assert names_in(kinds["Firing alerts"]["target"]["expr"]) == {"ALERTS"}
+    assert unknown(kinds["Checkpoints"]["target"]["expr"]) == []
 
 
 @each
@@ -215,7 +215,7 @@ def test_every_variable_that_is_used_is_there(name: str) -> None:
 @pytest.mark.server("promtool")
 def test_every_query_is_promql(tmp_path: Path, tool: Callable[..., str]) -> None:
     found = [asked.filled() for asked in queries()]
-    found += [fill(annotation["expr"]) for _, annotation in annotations()]
+    found += [fill(annotation["target"]["expr"]) for _, annotation in annotations()]
     rules = [{"record": f"query:{number}", "expr": expr} for number, expr in enumerate(found)]
     path = tmp_path / "queries.yml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))

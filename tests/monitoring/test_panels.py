@@ -171,7 +171,7 @@ def test_every_query_of_every_panel_has_data(seen: Seen, asked: Asked) -> None:
     [pytest.param(name, one, id=f"{name}/{one['name']}") for name, one in annotations()],
 )
 def test_every_annotation_has_data(seen: Seen, name: str, annotation: dict[str, Any]) -> None:
-    assert _shows_something(seen.over_time(fill(annotation["expr"])))
+    assert _shows_something(seen.over_time(fill(annotation["target"]["expr"])))
 
 
 @pytest.mark.parametrize("name", sorted(DASHBOARDS))
@@ -297,7 +297,9 @@ def test_epochs_batches_and_checkpoints_are_those_of_the_log(seen: Seen) -> None
     assert seen.values("training-run", "Checkpoints")[-1] == len(saved) == EPOCHS
     mean = sum(event["duration_seconds"] for event in saved) / len(saved)
     assert seen.values("training-run", "Checkpoint duration")[-1] == pytest.approx(mean)
-    marks = seen.over_time(fill(dict(_annotations("training-run"))["Checkpoints"]["expr"], model="Observed"))
+    marks = seen.over_time(
+        fill(dict(_annotations("training-run"))["Checkpoints"]["target"]["expr"], model="Observed")
+    )
     times = sorted({value / 1000 for _, samples in marks for _, value in samples})
     logged = [_unix(event["timestamp"]) for event in saved]
     assert times[-1] == pytest.approx(logged[-1], abs=1)

@@ -156,7 +156,7 @@ def _source(name: str, label: str, kind: str) -> builders.DatasourceVariable:
 def _choice(
     name: str, label: str, series: str, values: str, *, several: bool = True
 ) -> builders.QueryVariable:
-    query: dict[str, object] = {"query": f"label_values({series}, {values})", "refId": name}
+    query: dict[str, object] = {"query": f"label_values({series}, {values})", "refId": name, "qryType": 5}
     made = builders.QueryVariable(name).label(label).query(query).datasource(METRICS_SOURCE)
     made.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.ALPHABETICAL_ASC)
     if several:
@@ -166,40 +166,48 @@ def _choice(
 
 
 class _Annotation(models.AnnotationQuery):
-    """Adds what the Prometheus data source reads and the SDK does not know."""
+    """An annotation by PromQL: the SDK knows neither its target nor its texts.
 
-    def __init__(self, *, extra: dict[str, object], **known: Any) -> None:
+    Args:
+        expr: PromQL.
+        title: Of an event; names of labels in double braces.
+        text: Likewise.
+        tag: A label.
+        at_value: Whether an event is at the series' value, in milliseconds, not where the sample is.
+        **known: What the SDK knows.
+    """
+
+    def __init__(
+        self, *, expr: str, title: str, text: str, tag: str, at_value: bool = False, **known: Any
+    ) -> None:
         super().__init__(**known, datasource=METRICS_SOURCE, hide=False)
-        self._extra = extra
+        target = {"expr": expr, "refId": "Anno", "interval": "10s", "range": True, "instant": False}
+        self._texts = {"titleFormat": title, "textFormat": text, "tagKeys": tag, "useValueForTime": at_value}
+        self._texts |= {"target": target}
 
     def to_json(self) -> dict[str, object]:
-        return {**super().to_json(), **self._extra}
+        return {**super().to_json(), **self._texts}
 
 
 def _annotations() -> list[models.AnnotationQuery]:
     matchers = {"alertstate": "firing", "job": "~$job|", "instance": "~$instance|", "model_name": "~$model|"}
-    alerts = _Annotation(
-        name="Firing alerts",
-        icon_color="red",
-        expr=selector("ALERTS", **matchers),
-        extra={
-            "step": "10s",
-            "titleFormat": "{{alertname}}",
-            "textFormat": "{{model_name}} {{reason}} on {{instance}}",
-            "tagKeys": "severity",
-            "useValueForTime": False,
-        },
-    )
-    checkpoints = _Annotation(
-        name="Checkpoints",
-        icon_color="blue",
-        expr=f"1000 * {_RUNS.series('training_last_checkpoint_timestamp_seconds')}",
-        extra={
-            "step": "10s",
-            "titleFormat": "Checkpoint",
-            "textFormat": "{{model_name}} on {{instance}}",
-            "tagKeys": "model_name",
-            "useValueForTime": True,
-        },
-    )
-    return [alerts, checkpoints]
+    checkpoint = _RUNS.series("training_last_checkpoint_timestamp_seconds")
+    return [
+        _Annotation(
+            name="Firing alerts",
+            icon_color="red",
+            expr=selector("ALERTS", **matchers),
+            title="{{alertname}}",
+            text="{{model_name}} {{reason}} on {{instance}}",
+            tag="severity",
+        ),
+        _Annotation(
+            name="Checkpoints",
+            icon_color="blue",
+            expr=f"1000 * {checkpoint}",
+            title="Checkpoint",
+            text="{{model_name}} on {{instance}}",
+            tag="model_name",
+            at_value=True,
+        ),
+    ]
