@@ -260,6 +260,7 @@ def test_loss_is_that_of_batches_and_epochs(seen: Seen) -> None:
     shown = {value for value in seen.values("training-run", "Loss") if not math.isnan(value)}
     assert shown <= traced
     assert len(shown) >= EPOCHS
+    assert seen.values("training-run", "Loss now")[-1] == _loss(seen.observed.spans_named("train batch")[-1])
     validated = seen.values("training-run", "Loss", "B")
     assert set(validated) <= {epoch["val_loss"] for epoch in epochs}
     assert validated[-1] == epochs[-1]["val_loss"]
@@ -279,6 +280,7 @@ def test_accuracy_learning_rate_and_logged_values_are_those_of_the_log(seen: See
     }
     assert seen.by("dataset", "training-run", "Accuracy") == expected
     assert seen.values("inference-and-api", "Model accuracy", dataset="test")[-1] == tested["accuracy"]
+    assert seen.values("training-run", "Accuracy now")[-1] == epochs[-1]["val_accuracy"]
     rates = seen.values("training-run", "Learning rate")
     assert set(rates) <= {0.1 * 0.5**epoch for epoch in range(EPOCHS + 1)}
     assert len(set(rates)) >= 3
