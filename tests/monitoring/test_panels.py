@@ -166,6 +166,13 @@ def test_every_query_of_every_panel_has_data(seen: Seen, asked: Asked) -> None:
     assert _shows_something(seen.ask(asked))
 
 
+@pytest.mark.parametrize("asked", [one for one in queries() if one.panel["type"] == "table"], ids=str)
+def test_a_table_names_every_column(seen: Seen, asked: Asked) -> None:
+    named = asked.panel["transformations"][-1]["options"]["renameByName"]
+    for labels, _ in seen.ask(asked):
+        assert labels.keys() <= named.keys()
+
+
 @pytest.mark.parametrize(
     ("name", "annotation"),
     [pytest.param(name, one, id=f"{name}/{one['name']}") for name, one in annotations()],

@@ -159,13 +159,14 @@ def _failures() -> object:
 
 def alert_table() -> object:
     """The alerts that fire, each with a link to its runbook."""
+    labels = {"alertname": "Alert", "severity": "Severity", "model_name": "Model", "instance": "Instance"}
     runbook = link("Runbook", f"{runbooks()}/${{__data.fields.Alert}}.md")
     return listing(
         "Firing alerts",
         (),
-        Query(selector("ALERTS", alertstate="firing"), ""),
+        Query(f"max by ({', '.join(labels)}) ({selector('ALERTS', alertstate='firing')})", ""),
         note="Alerts that fire now; the name opens the runbook.",
-        labels={"alertname": "Alert", "severity": "Severity", "model_name": "Model", "instance": "Instance"},
+        labels=labels,
         overrides={"Alert": {"links": [runbook]}},
         span=8,
         height=8,

@@ -76,22 +76,15 @@ def _steps() -> object:
 
 
 def _constants() -> object:
-    labels = (
-        "run_id",
-        "accelerator",
-        "strategy",
-        "world_size",
-        "version",
-        "lightning_version",
-        "torch_version",
-    )
+    names = ("model_name", "run_id", "accelerator", "strategy", "world_size")
+    labels = (*names, "version", "lightning_version", "torch_version")
     info = _RUN.series("training_info", run_id="~$run")
     return listing(
         "Constants",
         "training_info",
-        Query(f"last_over_time({info}[$__range])", ""),
+        Query(f"max by ({', '.join(labels)}) (last_over_time({info}[$__range]))", ""),
         note="Of every run of the time range.",
-        labels={"model_name": "Model", **{label: label.replace("_", " ").capitalize() for label in labels}},
+        labels={label: label.replace("_", " ").capitalize() for label in labels},
         overrides={},
         span=20,
         height=5,
