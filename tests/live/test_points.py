@@ -1,8 +1,9 @@
 """The course of a run in a bounded number of points."""
 
 import math
+from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liquid_telemetry.live.points import MAX_POINTS, Points, decode, encode
@@ -25,7 +26,7 @@ def test_bounded_in_order_with_both_ends():
 
 def test_thinned_points_lie_evenly():
     times = filled(100_000).times
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)][:-1]
+    gaps = [later - earlier for earlier, later in pairwise(times)][:-1]
     assert max(gaps) <= 2.1 * min(gaps)
     assert len(times) > MAX_POINTS / 3
 
@@ -77,6 +78,7 @@ def test_lines_that_are_no_points_are_left_out():
     assert points.point(0) == {"time": 1.0, "loss": 0.5}
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1e9), max_size=200), st.integers(4, 40))
 def test_any_times_keep_the_first_and_the_newest(times, limit):
     points = Points(limit)
@@ -89,6 +91,7 @@ def test_any_times_keep_the_first_and_the_newest(times, limit):
         assert (kept[0], kept[-1]) == (times[0], max(times))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=60, unique=True).map(sorted))
 def test_what_is_written_is_read_again(times):
     points = Points(30)
