@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 CONFIG ?= configs/japanese_vowels_cfc.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-slow lint rules dashboards failures overhead soak check-wheel clean
+.PHONY: help venv run test test-slow lint rules dashboards screenshots failures overhead soak check-wheel clean
 
 help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ rules: ## Check and test alert rules and Alertmanager routes (needs promtool and
 
 dashboards: .venv/.test ## Make the Grafana dashboards and the list of their panels from the catalogue (Python 3.11)
 	$(BIN)/python -m monitoring.grafana.generate
+
+screenshots: .venv/.test ## Take the pictures of the live page for the documents (needs chromium; two minutes)
+	PYTHONPATH=tests $(BIN)/python -m screenshots
 
 failures: .venv/.test ## Fail in every way beside Prometheus and Alertmanager, print what was seen (seven minutes)
 	PYTHONPATH=tests $(BIN)/python -m failures
