@@ -62,7 +62,9 @@ def listening() -> dict[str, list[str]]:
         name: [value for option, _, value in given if option.endswith("listen-address") and value]
         for name, given in options.items()
     }
-    found["loki"] = [f"{loki[f'{kind}_listen_address']}:{loki[f'{kind}_listen_port']}" for kind in ("http", "grpc")]
+    found["loki"] = [
+        f"{loki[f'{kind}_listen_address']}:{loki[f'{kind}_listen_port']}" for kind in ("http", "grpc")
+    ]
     found["jaeger"] = _endpoints(jaeger["extensions"]) + _endpoints(jaeger["receivers"])
     collector = read(FILES["collector"])
     found["otel-collector"] = _endpoints(collector["extensions"]) + _endpoints(collector["receivers"])

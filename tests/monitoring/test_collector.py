@@ -18,6 +18,8 @@ from stack import FILES, complaints, listening, read, schema
 from liquid_telemetry import Telemetry
 from liquid_telemetry.signals import EVENTS
 
+pytestmark = [pytest.mark.filterwarnings(noise) for noise in tiny.LIGHTNING_NOISE]
+
 COLLECTOR = read(FILES["collector"])
 TAIL = COLLECTOR["receivers"]["file_log"]
 LOKI = read(FILES["loki"])
@@ -89,8 +91,9 @@ def test_positions_and_what_loki_has_not_taken_are_kept_in_a_mounted_volume() ->
 def test_what_is_sent_arrives_where_something_listens() -> None:
     found = listening()
     assert COLLECTOR["exporters"]["otlp_grpc/jaeger"]["endpoint"] in found["jaeger"]
-    assert COLLECTOR["exporters"]["otlp_grpc/jaeger"]["endpoint"] == (
-        JAEGER["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"]
+    assert (
+        COLLECTOR["exporters"]["otlp_grpc/jaeger"]["endpoint"]
+        == (JAEGER["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"])
     )
     loki = COLLECTOR["exporters"]["otlp_http/loki"]["endpoint"]
     assert loki == f"http://{found['loki'][0]}/otlp"

@@ -149,7 +149,9 @@ def started(name: str, program: str, home: Path) -> Iterator[str]:
     command = []
     for option in SERVICES[name]["command"]:
         for source, target, read_only in mounts(name):
-            option = option.replace(f"={target}", f"={(MONITORING / source).resolve() if read_only else home}")
+            option = option.replace(
+                f"={target}", f"={(MONITORING / source).resolve() if read_only else home}"
+            )
         command.append(re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{port}", option))
     home.mkdir()
     with (home / "log").open("wb") as log:
@@ -176,9 +178,12 @@ def test_prometheus_starts_as_told_and_answers_the_health_check(
     tmp_path: Path, tool: Callable[..., str]
 ) -> None:
     with started("prometheus", "prometheus", tmp_path / "prometheus") as url:
-        assert "success" in urllib.request.urlopen(
-            f"{url}/api/v1/query_exemplars?query=up&start=0&end=1", timeout=10
-        ).read().decode()
+        assert (
+            "success"
+            in urllib.request.urlopen(f"{url}/api/v1/query_exemplars?query=up&start=0&end=1", timeout=10)
+            .read()
+            .decode()
+        )
         flags = urllib.request.urlopen(f"{url}/api/v1/status/flags", timeout=10).read().decode()
         assert '"storage.tsdb.retention.time":"30d"' in flags
         _, program, *arguments = SERVICES["prometheus"]["healthcheck"]["test"]
