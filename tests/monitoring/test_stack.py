@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import stat
 import subprocess
+import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from servers import binary, eventually, free_port
 from stack import MONITORING, complaints, listening, raw, schema
 
@@ -123,7 +128,38 @@ def test_no_password_stands_in_a_file_or_has_a_default() -> None:
             assert not secret.search(name) or re.fullmatch(r"\$\{\w+:\?[^}]+\}", value), name
     assert "GF_SECURITY_ADMIN_PASSWORD" in SERVICES["grafana"]["environment"]
     assert not any(name.startswith("GF_AUTH_ANONYMOUS") for name in SERVICES["grafana"]["environment"])
-    assert "/.env\n" in (MONITORING / ".gitignore").read_text()
+
+
+def test_secrets_get_into_no_archive(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", ".gitignore"):
+        shutil.copy(MONITORING.parent / name, tmp_path)
+    secret = ("monitoring/.env", "monitoring/alertmanager/secrets/slack_url")
+    for name in (*secret, "monitoring/compose.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    packed = {file.relative_path for file in SdistBuilder(str(tmp_path)).recurse_included_files()}
+    assert "monitoring/compose.yaml" in packed
+    assert packed.isdisjoint(secret)
+
+
+def test_make_stack_makes_a_password_once(tmp_path: Path) -> None:
+    shutil.copy(MONITORING.parent / "Makefile", tmp_path)
+    (tmp_path / "monitoring").mkdir()
+    docker, calls = tmp_path / "docker", tmp_path / "calls"
+    docker.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    docker.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    made = set()
+    for target in ("stack", "stack", "stack-down"):
+        command = ["make", target, f"PYTHON={sys.executable}"]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=60)
+        made.add((tmp_path / "monitoring" / ".env").read_text())
+    (text,) = made
+    assert re.fullmatch(r"GRAFANA_ADMIN_PASSWORD=[\w-]{20,}\n", text)
+    assert stat.S_IMODE((tmp_path / "monitoring" / ".env").stat().st_mode) == 0o600
+    assert (tmp_path / "runs").is_dir()
+    up = "compose --file monitoring/compose.yaml up --detach --wait"
+    assert calls.read_text().splitlines() == [up, up, "compose --file monitoring/compose.yaml down"]
 
 
 def test_desktop_publishes_on_the_loopback_and_changes_addresses_only() -> None:
