@@ -89,7 +89,7 @@ class ArchivedRun:
         state = _STATES[str(end["event"])] if end else "running" if self.live else "unknown"
         accuracy = next((last[name] for name in ("val_accuracy", "accuracy") if name in last), None)
         return Summary(
-            run_id=str(self._manifest.get("run_id") or self.folder.name),
+            run_id=self.folder.name,
             model=str(first.get("model_name") or "unknown"),
             state=state,
             live=self.live,

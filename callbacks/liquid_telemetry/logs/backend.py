@@ -56,7 +56,7 @@ class StructlogBackend:
         if run is not self._run:
             self._nonfinite = 0
             self._nonfinite_due = 0
-            self._last_nonfinite = None
+            self._last_nonfinite: tuple[BatchBlock, int] | None = None
         self._run = run
         self._file = LineFile(run.dir / rank_name("events", run.rank))
         self._logger = structlog.wrap_logger(
