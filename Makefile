@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CONFIG ?= configs/japanese_vowels_cfc.yaml
+COMPOSE ?= docker compose --file monitoring/compose.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-slow lint rules dashboards screenshots failures overhead soak check-wheel clean
+.PHONY: help venv run test test-slow lint rules dashboards stack stack-down screenshots failures overhead soak check-wheel clean
 
 help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,6 +39,14 @@ dashboards: .venv/.test ## Make the Grafana dashboards and the list of their pan
 screenshots: .venv/.test ## Take the pictures of the live page for the documents (needs chromium; two minutes)
 	PYTHONPATH=tests $(BIN)/python -m screenshots
 
+stack: monitoring/.env ## Start Prometheus, Alertmanager, Grafana, Jaeger, Loki and a collector (needs Docker Compose)
+	@mkdir -p runs
+	$(COMPOSE) up --detach --wait
+	@echo "Grafana: http://127.0.0.1:3000, user admin, password in monitoring/.env; the rest: docs/stack.md"
+
+stack-down: ## Stop them; what they have stored stays
+	$(COMPOSE) down
+
 failures: .venv/.test ## Fail in every way beside Prometheus and Alertmanager, print what was seen (seven minutes)
 	PYTHONPATH=tests $(BIN)/python -m failures
 
@@ -52,6 +61,9 @@ check-wheel: .venv/.test ## Build the wheel, train one epoch from it in an empty
 
 clean: ## Remove the environment and caches; run directories stay
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+monitoring/.env:
+	@umask 077; $(PYTHON) -c 'import secrets; print("GRAFANA_ADMIN_PASSWORD=" + secrets.token_urlsafe(16))' > $@
 
 .venv/.venv:
 	$(PYTHON) -m venv .venv
