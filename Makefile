@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 CONFIG ?= configs/japanese_vowels_cfc.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-slow lint rules failures overhead soak check-wheel clean
+.PHONY: help venv run test test-slow lint rules notebooks failures overhead soak check-wheel clean
 
 help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ rules: ## Check and test alert rules and Alertmanager routes (needs promtool and
 	promtool check config monitoring/prometheus/prometheus.yml
 	promtool test rules monitoring/prometheus/tests/*.yml
 	amtool check-config monitoring/alertmanager/alertmanager.yml
+
+notebooks: .venv/.test ## Execute the notebooks anew and keep what they show (ten minutes)
+	PYTHONPATH=tests $(BIN)/python -m notebooks.execute
 
 failures: .venv/.test ## Fail in every way beside Prometheus and Alertmanager, print what was seen (seven minutes)
 	PYTHONPATH=tests $(BIN)/python -m failures
