@@ -73,7 +73,8 @@ def test_irregular_time(folder: Path) -> None:
     shown = run(2, folder)
     assert re.search(r"CfC with times +43465\n", shown)
     assert shown.count("CfC - LSTM, both with times") == 2
-    assert "median time between steps 3, longest 14" in shown
+    assert "speakers, 80% missing  median timespan 3" in shown
+    assert re.search(r"^parity +CfC with times +median time constant +[\d.]+, shortest +[\d.]+$", shown, re.M)
 
 
 def test_a_run_is_read_afterwards(folder: Path) -> None:
