@@ -63,7 +63,7 @@ def text_of(outputs: list[NotebookNode]) -> str:
 
 def test_telemetry_is_added_and_watched(folder: Path) -> None:
     shown = run(1, folder)
-    assert "1878 batches counted, 6 epochs logged" in shown  # 6 epochs of 20,000 samples in batches of 64
+    assert "474 batches counted, 6 epochs logged" in shown  # 6 epochs of 20,000 samples in batches of 256
     readings = re.search(r"(\d+) readings of http://127.0.0.1:\d+/metrics", shown)
     assert readings is not None
     assert int(readings[1]) > 2
