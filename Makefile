@@ -6,7 +6,7 @@ CONFIG ?= configs/japanese_vowels_cfc.yaml
 COMPOSE ?= docker compose --file monitoring/compose.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-slow lint rules dashboards stack stack-down failures overhead soak check-wheel clean
+.PHONY: help venv run test test-slow lint rules notebooks dashboards stack stack-down screenshots failures overhead soak check-wheel clean
 
 help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ rules: ## Check and test alert rules and Alertmanager routes (needs promtool and
 dashboards: .venv/.test ## Make the Grafana dashboards and the list of their panels from the catalogue (Python 3.11)
 	$(BIN)/python -m monitoring.grafana.generate
 
+screenshots: .venv/.test ## Take the pictures of the live page for the documents (needs chromium; two minutes)
+	PYTHONPATH=tests $(BIN)/python -m screenshots
+
 stack: monitoring/.env ## Start Prometheus, Alertmanager, Grafana, Jaeger, Loki and a collector (needs Docker Compose)
 	@mkdir -p runs
 	$(COMPOSE) up --detach --wait
@@ -43,6 +46,9 @@ stack: monitoring/.env ## Start Prometheus, Alertmanager, Grafana, Jaeger, Loki 
 
 stack-down: ## Stop them; what they have stored stays
 	$(COMPOSE) down
+
+notebooks: .venv/.test ## Execute the notebooks anew and keep what they show (ten minutes)
+	PYTHONPATH=tests $(BIN)/python -m notebooks.execute
 
 failures: .venv/.test ## Fail in every way beside Prometheus and Alertmanager, print what was seen (seven minutes)
 	PYTHONPATH=tests $(BIN)/python -m failures

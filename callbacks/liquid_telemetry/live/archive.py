@@ -42,7 +42,6 @@ class ArchivedRun:
 
         Raises:
             OSError: A file of it cannot be read.
-            ValueError: Its ``telemetry.json`` is damaged.
         """
         if self._changed(MANIFEST):
             self._manifest = _read_manifest(self.folder / MANIFEST)
@@ -124,11 +123,14 @@ def find_runs(folder: Path) -> Iterator[Path]:
 
 
 def _read_manifest(path: Path) -> Fields:
+    """Read the manifest; a damaged one says nothing, and the log still tells of the run."""
     with path.open("rb") as file:
-        decoded = json.loads(file.read(_MAX_BYTES))
-    if not isinstance(decoded, dict):
-        raise ValueError(f"{path}: not a JSON object")
-    return decoded
+        data = file.read(_MAX_BYTES)
+    try:
+        decoded = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return decoded if isinstance(decoded, dict) else {}
 
 
 def _text(value: Any) -> str | None:
