@@ -165,11 +165,7 @@ SEVERITIES = {name: name for name in ("trace", "debug", "info", "warn", "error",
 
 
 def json_parser(record: Record, given: dict[str, Any]) -> None:
-    """The operator of that name, without what it does not find."""
-    try:
-        record.put(given["parse_to"], json.loads(record.body))
-    except ValueError:
-        return
+    record.put(given["parse_to"], json.loads(record.body))
     stamp, level, trace = given["timestamp"], given["severity"], given["trace"]
     assert stamp["location"] == "UTC"
     moment = datetime.strptime(record.get(stamp["parse_from"]), stamp["layout"])
@@ -198,7 +194,7 @@ def collected(line: str, *, strict: bool) -> Record:
     for given in TAIL["operators"]:
         try:
             OPERATORS[given["type"]](record, given)
-        except KeyError:
+        except (KeyError, ValueError):
             assert not strict, given
             assert given["on_error"] == "send_quiet"
     return record
