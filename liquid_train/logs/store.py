@@ -21,22 +21,27 @@ SHOWN = 5
 _AT_ONCE, _BATCH_BYTES = 256, 64 * 1024 * 1024
 _READ = "read_json_objects(?, format='newline_delimited', ignore_errors=true, maximum_object_size={}, filename=true)"
 _SOURCE = _READ.format(LONGEST)
+_TIME = """
+CASE WHEN try_cast({} AS TIMESTAMPTZ) BETWEEN '1970-01-01' AND '2262-01-01' THEN try_cast({} AS TIMESTAMPTZ)::TIMESTAMP
+WHEN try_cast({} AS DOUBLE) BETWEEN 1e8 AND 9e9 THEN to_timestamp(try_cast({} AS DOUBLE))::TIMESTAMP END
+"""
+_NUMBER = "CASE WHEN isfinite(try_cast({} AS DOUBLE)) THEN try_cast({} AS DOUBLE) END"
 _FIELDS = {
-    "time": ("timestamp", "coalesce(try_cast({} AS TIMESTAMPTZ), to_timestamp(try_cast({} AS DOUBLE)))::TIMESTAMP"),
+    "time": ("timestamp", _TIME),
     "level": ("level", "lower({}[:40])"),
     "event": ("event", "{}[:200]"),
     "run": ("run_id", "{}[:200]"),
     "model": ("model_name", "{}[:200]"),
     "stage": ("stage", "{}[:40]"),
     "epoch": ("epoch", "try_cast({} AS BIGINT)"),
-    "loss": ("loss", "try_cast({} AS DOUBLE)"),
-    "val_loss": ("val_loss", "try_cast({} AS DOUBLE)"),
-    "duration": ("duration_seconds", "try_cast({} AS DOUBLE)"),
+    "loss": ("loss", _NUMBER),
+    "val_loss": ("val_loss", _NUMBER),
+    "duration": ("duration_seconds", _NUMBER),
     "batches": ("batches", "try_cast({} AS BIGINT)"),
     "reason": ("reason", "{}[:100]"),
     "error_type": ("error_type", "{}[:200]"),
     "message": ("error_message", "{}[:300]"),
-    "validation": ("phases.validation", "try_cast({} AS DOUBLE)"),
+    "validation": ("phases.validation", _NUMBER),
 }
 """Columns of the table, the field that each is taken from, and how."""
 _PATHS = ", ".join(f"'$.{path}'" for path, _ in _FIELDS.values())
