@@ -25,7 +25,9 @@ def find_logs(names: Iterable[str]) -> list[Path]:
         if path.is_dir():
             logs = sorted(log for log in path.rglob("events*.jsonl*") if is_log(log))
             if not logs:
-                raise InputError(f"logs: {name!r}: no events.jsonl in this folder; name a log or a folder of runs")
+                raise InputError(
+                    f"logs: {name!r}: no events.jsonl in this folder; name a log or a folder of runs"
+                )
         elif path.exists():
             logs = [path]
         else:
@@ -37,3 +39,8 @@ def find_logs(names: Iterable[str]) -> list[Path]:
 def is_log(path: Path) -> bool:
     """Whether a file is called as an event log or a part of one is."""
     return _LOG.fullmatch(path.name) is not None and path.is_file()
+
+
+def total_bytes(files: Iterable[Path]) -> int:
+    """Bytes of all files that are there."""
+    return sum(file.stat().st_size for file in files if file.exists())

@@ -12,7 +12,16 @@ from liquid_train.logs.store import Store
 SCHEMA = 1
 """Version of the report: it changes when a key goes or means something else, not when one is added."""
 LEVELS = ("debug", "info", "warning", "error", "critical")
-_SEVERITY = {"debug": 0, "info": 1, "warning": 2, "warn": 2, "error": 3, "exception": 3, "critical": 4, "fatal": 4}
+_SEVERITY = {
+    "debug": 0,
+    "info": 1,
+    "warning": 2,
+    "warn": 2,
+    "error": 3,
+    "exception": 3,
+    "critical": 4,
+    "fatal": 4,
+}
 _STEPS = (1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 86400, 7 * 86400, 28 * 86400, 364 * 86400)
 _BUCKETS = 60
 _MAX_RUNS, _MAX_EVENTS = 1000, 100
@@ -143,7 +152,9 @@ SELECT count(*) AS lines, count(*) FILTER (time IS NULL) AS without_time, min(ti
 FROM chosen
 """
 
-_LEVELS = "SELECT coalesce(level, 'none') AS level, count(*) AS lines FROM chosen GROUP BY 1 ORDER BY 2 DESC, 1"
+_LEVELS = (
+    "SELECT coalesce(level, 'none') AS level, count(*) AS lines FROM chosen GROUP BY 1 ORDER BY 2 DESC, 1"
+)
 
 _EVENTS = f"""
 SELECT coalesce(event, 'none') AS event, count(*) AS lines FROM chosen

@@ -102,6 +102,7 @@ class Store:
         except ModuleNotFoundError as error:
             raise InputError("logs: needs duckdb: pip install 'liquid-train[logs]'") from error
         self._errors = (duckdb.InvalidInputException, duckdb.IOException)
+        self._too_little = duckdb.OutOfMemoryException
         self._folder = tempfile.TemporaryDirectory(prefix="liquid-train-logs-")
         self._dir = Path(self._folder.name)
         self.reading = Reading()
@@ -109,7 +110,9 @@ class Store:
             self.db = duckdb.connect(str(self._dir / "lines.db"), config=self._settings(memory))
         except duckdb.Error as error:
             self._folder.cleanup()
-            raise InputError(f"logs: --memory={memory!r}: {str(error).splitlines()[0]}; give one like 1GB") from error
+            raise InputError(
+                f"logs: --memory={memory!r}: {str(error).splitlines()[0]}; give one like 1GB"
+            ) from error
         self.db.execute("SET TimeZone = 'UTC'")
         self.db.execute(_EMPTY)
 
@@ -126,9 +129,11 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.db.close()
         self._folder.cleanup()
+        if isinstance(error, self._too_little):
+            raise InputError("logs: --memory is too little for these logs; give more, such as 4GB") from error
 
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
         """Run a query and return its rows by column name."""
