@@ -122,7 +122,8 @@ def _timeline(timeline: dict[str, Any]) -> str:
 
 
 def _durations(runs: Sequence[dict[str, Any]]) -> str:
-    timed = [run for run in reversed(runs) if run["epoch_seconds"] is not None and run["first"] is not None]
+    timed = [run for run in runs if run["epoch_seconds"] is not None and run["first"] is not None]
+    timed.sort(key=lambda run: str(run["first"]))
     if len(timed) < 2:
         return ""
     values = [

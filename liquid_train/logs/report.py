@@ -174,7 +174,8 @@ FROM chosen WHERE event = 'training_epoch_completed' AND isfinite(duration) GROU
 """
 
 _SLOWEST_EPOCHS = f"""
-SELECT run AS run_id, model, epoch, seconds, seconds / nullif(median(seconds) OVER (PARTITION BY run), 0) AS times_median
+SELECT run AS run_id, model, epoch, seconds, seconds / nullif(median(seconds) OVER (PARTITION BY run), 0)
+    AS times_median
 FROM ({_EPOCHS}) ORDER BY seconds DESC, run, epoch LIMIT ?
 """  # noqa: S608
 

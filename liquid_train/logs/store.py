@@ -8,13 +8,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from liquid_train.errors import InputError
 from liquid_train.logs.lines import LONGEST, copy_readable, open_log, printable, read_lines
-
-if TYPE_CHECKING:
-    import duckdb
 
 SHOWN = 5
 """Unparsable lines that are shown, of all files together."""
