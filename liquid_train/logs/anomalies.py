@@ -19,7 +19,7 @@ def anomalies(store: Store) -> list[dict[str, Any]]:
     """Return what is odd about the runs of the chosen lines, the newest first.
 
     Compared are the median duration of an epoch (longer), the training loss at the last epoch that at least
-    ``FEWEST`` earlier runs have as well (higher), and the end (failed, where those all completed). The earlier runs
+    ``FEWEST`` earlier runs reached as well (higher), and the end (failed, where those all completed). The earlier runs
     are the last ``EARLIER`` of the model in everything that was read, whatever was chosen.
     """
     for query in (_RUNS, _EPOCHS, _EARLIER):
@@ -30,7 +30,8 @@ def anomalies(store: Store) -> list[dict[str, Any]]:
 _RUNS = """
 CREATE OR REPLACE TEMP TABLE run_times AS
 SELECT run, arg_min(model, time) AS model, min(time) AS began,
-    median(duration) FILTER (event = 'training_epoch_completed' AND isfinite(duration)) AS seconds,
+    median(duration) FILTER (event = 'training_epoch_completed') AS seconds,
+    max(epoch) FILTER (event = 'training_epoch_completed' AND loss IS NOT NULL) AS last_epoch,
     arg_max(event, time) FILTER (event IN ('training_completed', 'training_interrupted', 'training_failed')) AS ending
 FROM lines WHERE ok AND run IS NOT NULL AND time IS NOT NULL GROUP BY run HAVING model IS NOT NULL
 """
@@ -38,14 +39,14 @@ FROM lines WHERE ok AND run IS NOT NULL AND time IS NOT NULL GROUP BY run HAVING
 _EPOCHS = """
 CREATE OR REPLACE TEMP TABLE run_epochs AS
 SELECT run, epoch, avg(loss) AS loss FROM lines
-WHERE ok AND event = 'training_epoch_completed' AND epoch IS NOT NULL AND isfinite(loss) GROUP BY run, epoch
+WHERE ok AND event = 'training_epoch_completed' AND epoch IS NOT NULL AND loss IS NOT NULL GROUP BY run, epoch
 """
 
 _EARLIER = f"""
 CREATE OR REPLACE TEMP TABLE earlier AS
 WITH ranked AS (SELECT *, row_number() OVER (PARTITION BY model ORDER BY began, run) AS place FROM run_times)
-SELECT later.run, later.model, later.began, later.seconds, later.ending,
-    earlier.run AS earlier_run, earlier.seconds AS earlier_seconds, earlier.ending AS earlier_ending
+SELECT later.run, later.model, later.began, later.seconds, later.last_epoch, later.ending,
+    earlier.run AS earlier_run, earlier.last_epoch AS earlier_epoch, earlier.seconds AS earlier_seconds, earlier.ending AS earlier_ending
 FROM ranked AS later JOIN ranked AS earlier
     ON later.model = earlier.model AND earlier.place BETWEEN later.place - {EARLIER} AND later.place - 1
 """  # noqa: S608
@@ -56,12 +57,8 @@ WITH seconds AS (
         median(earlier_seconds) AS expected, mad(earlier_seconds) AS deviation, count(earlier_seconds) AS earlier_runs
     FROM earlier WHERE seconds IS NOT NULL GROUP BY ALL
 ), shared AS (
-    SELECT run, model, began, max(epoch) AS epoch FROM (
-        SELECT earlier.run, model, began, mine.epoch FROM earlier
-            JOIN run_epochs AS mine ON earlier.run = mine.run
-            JOIN run_epochs AS theirs ON earlier.earlier_run = theirs.run AND mine.epoch = theirs.epoch
-        GROUP BY ALL HAVING count(*) >= {FEWEST})
-    GROUP BY ALL
+    SELECT run, model, began, least(last_epoch, list_sort(list(earlier_epoch), 'DESC')[{FEWEST}]) AS epoch
+    FROM earlier WHERE last_epoch IS NOT NULL AND earlier_epoch IS NOT NULL GROUP BY run, model, began, last_epoch
 ), losses AS (
     SELECT shared.run, shared.model, shared.began, 'loss' AS what, shared.epoch, mine.loss AS value,
         median(theirs.loss) AS expected, mad(theirs.loss) AS deviation, count(*) AS earlier_runs

@@ -133,7 +133,7 @@ def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 _TYPICAL = f"""
 CREATE OR REPLACE TEMP TABLE typical AS
 SELECT model, event, stage, median(duration) AS usual, count(*) AS lines FROM lines
-WHERE ok AND isfinite(duration) AND event NOT IN {_ENDS} GROUP BY ALL HAVING count(*) >= 5
+WHERE ok AND duration IS NOT NULL AND event NOT IN {_ENDS} GROUP BY ALL HAVING count(*) >= 5
 """  # noqa: S608
 
 _CHOSEN = f"""
@@ -170,7 +170,7 @@ FROM chosen WHERE event LIKE ? GROUP BY event, reason, error_type ORDER BY lines
 _EPOCHS = """
 SELECT run, model, epoch, max(duration) AS seconds, max(batches) AS batches,
     max((duration - coalesce(validation, 0)) / nullif(batches, 0)) AS seconds_a_batch
-FROM chosen WHERE event = 'training_epoch_completed' AND isfinite(duration) GROUP BY run, model, epoch
+FROM chosen WHERE event = 'training_epoch_completed' AND duration IS NOT NULL GROUP BY run, model, epoch
 """
 
 _SLOWEST_EPOCHS = f"""

@@ -31,7 +31,9 @@ ODD = [
     line("training_started", run_id="a", model_name="M"),
     line("training_epoch_completed", run_id="a", model_name="M", epoch=0, loss=0.5, metrics={"a": 1}),
     line("training_epoch_completed", run_id="a", model_name="M", epoch="one", loss=[1], metrics=[1, 2]),
-    line("training_epoch_completed", run_id="a", epoch={"x": 1}, loss="high", metrics="none", level="WARNING"),
+    line(
+        "training_epoch_completed", run_id="a", epoch={"x": 1}, loss="high", metrics="none", level="WARNING"
+    ),
     line("training_failed", run_id="a", model_name="M", level="error", reason="exception"),
     b'{"level": 7, "event": {"kind": "of another program"}, "timestamp": 1793491200.5}',
     b'{"level": "fatal", "event": null, "timestamp": "infinity"}',
@@ -44,7 +46,7 @@ ODD = [
     b"  \t ",
     b'{"level": "info", "event": "carriage return"}\r',
     b'  {"level": "info", "event": "indented"}',
-    "{'level': 'info', 'event': 'no JSON'}".encode(),
+    b"{'level': 'info', 'event': 'no JSON'}",
     b"Traceback (most recent call last):",
     b"[1, 2, 3]",
     b'"text"',
@@ -264,7 +266,13 @@ def test_terminal_says_what_counts(history: Path, capsys: pytest.CaptureFixture[
     assert "unparsable  1 lines, in no rate" in said
     assert r"\x1b[2J bad" in said
     assert "\x1b" not in said
-    for text in ("killed", "by signal 9", "epochs take longer", "29.4", "Time line from 2026-11-01T00:00:00Z"):
+    for text in (
+        "killed",
+        "by signal 9",
+        "epochs take longer",
+        "29.4",
+        "Time line from 2026-11-01T00:00:00Z",
+    ):
         assert text in said, text
 
 
