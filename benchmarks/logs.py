@@ -104,8 +104,8 @@ def ours(report: dict[str, Any]) -> dict[str, Any]:
     return {**counts, "levels": report["levels"], "events": report["events"], "failures": failures}
 
 
-def timed(command: list[str]) -> tuple[float, float, dict[str, Any]]:
-    """Run a command; return its seconds, its peak memory in MB, and the JSON that it printed."""
+def timed(command: list[str]) -> tuple[float, float, float, dict[str, Any]]:
+    """Run a command; return its seconds, those of its processors, its peak memory in MB, and the JSON it printed."""
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -115,7 +115,7 @@ def timed(command: list[str]) -> tuple[float, float, dict[str, Any]]:
     seconds = time.perf_counter() - began
     if status:
         raise SystemExit(f"{command} ended with {status}")
-    return seconds, used.ru_maxrss / 1000, said
+    return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000, said
 
 
 def main() -> None:
@@ -143,17 +143,19 @@ def compare(path: Path, gigabytes: float, repeats: int) -> None:
     for _ in range(repeats):
         hand.append(timed(loop))
         mine.append(timed(command))
-        if ours(mine[-1][2]) != hand[-1][2]:
-            raise SystemExit(f"counts differ:\n{ours(mine[-1][2])}\n{hand[-1][2]}")
-    counts = hand[0][2]
+        if ours(mine[-1][3]) != hand[-1][3]:
+            raise SystemExit(f"counts differ:\n{ours(mine[-1][3])}\n{hand[-1][3]}")
+    counts = hand[0][3]
     print(
         f"{path.stat().st_size / 1e9:.2f} GB, {counts['lines']:,} lines, {counts['unparsable']:,} unparsable"
     )
     for name, results in (("a loop over lines", hand), ("liquid-train logs", mine)):
         seconds = [result[0] for result in results]
-        memory = max(result[1] for result in results)
+        processors = statistics.median(result[1] for result in results)
+        memory = max(result[2] for result in results)
         spread = f"({min(seconds):.1f} to {max(seconds):.1f})"
-        print(f"{name:18} {statistics.median(seconds):6.1f} s {spread}  {memory:,.0f} MB")
+        middle = statistics.median(seconds)
+        print(f"{name:18} {middle:6.1f} s {spread}, {processors:.1f} s of processors, {memory:,.0f} MB")
     ratios = [by[0] / us[0] for by, us in zip(hand, mine, strict=True)]
     print(f"ratio {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}); counts equal")
 

@@ -46,7 +46,8 @@ _EARLIER = f"""
 CREATE OR REPLACE TEMP TABLE earlier AS
 WITH ranked AS (SELECT *, row_number() OVER (PARTITION BY model ORDER BY began, run) AS place FROM run_times)
 SELECT later.run, later.model, later.began, later.seconds, later.last_epoch, later.ending,
-    earlier.run AS earlier_run, earlier.last_epoch AS earlier_epoch, earlier.seconds AS earlier_seconds, earlier.ending AS earlier_ending
+    earlier.run AS earlier_run, earlier.last_epoch AS earlier_epoch,
+    earlier.seconds AS earlier_seconds, earlier.ending AS earlier_ending
 FROM ranked AS later JOIN ranked AS earlier
     ON later.model = earlier.model AND earlier.place BETWEEN later.place - {EARLIER} AND later.place - 1
 """  # noqa: S608

@@ -55,6 +55,7 @@ class Choice:
 def report(store: Store, choice: Choice) -> dict[str, Any]:
     """Return the report of what the store has read; times are UTC, durations seconds, rates shares of the lines."""
     _choose(store, choice)
+    store.db.execute(_EPOCHS)
     reading = store.reading
     totals = store.rows(_TOTALS)[0]
     lines = totals["lines"]
@@ -82,8 +83,8 @@ def report(store: Store, choice: Choice) -> dict[str, Any]:
         },
         "failures": _plain(store.rows(_CAUSES, "%_failed")),
         "interruptions": _plain(store.rows(_CAUSES, "training_interrupted")),
-        "slowest_epochs": _plain(store.rows(_SLOWEST_EPOCHS, choice.top)),
-        "slowest_batches": _plain(store.rows(_SLOWEST_BATCHES, choice.top)),
+        "slowest_epochs": _plain(store.rows(_SLOWEST.format("seconds"), choice.top)),
+        "slowest_batches": _plain(store.rows(_SLOWEST.format("seconds_a_batch"), choice.top)),
         "timeline": _timeline(store, totals["first"], totals["last"]),
         "runs": {"number": totals["runs"], "latest": _plain(store.rows(_RUNS, _MAX_RUNS))},
         "anomalies": _plain(anomalies(store)),
@@ -168,22 +169,18 @@ FROM chosen WHERE event LIKE ? GROUP BY event, reason, error_type ORDER BY lines
 """
 
 _EPOCHS = """
+CREATE OR REPLACE TEMP TABLE epochs AS
 SELECT run, model, epoch, max(duration) AS seconds, max(batches) AS batches,
     max((duration - coalesce(validation, 0)) / nullif(batches, 0)) AS seconds_a_batch
 FROM chosen WHERE event = 'training_epoch_completed' AND duration IS NOT NULL GROUP BY run, model, epoch
 """
 
-_SLOWEST_EPOCHS = f"""
-SELECT run AS run_id, model, epoch, seconds, seconds / nullif(median(seconds) OVER (PARTITION BY run), 0)
-    AS times_median
-FROM ({_EPOCHS}) ORDER BY seconds DESC, run, epoch LIMIT ?
-"""  # noqa: S608
-
-_SLOWEST_BATCHES = f"""
-SELECT run AS run_id, model, epoch, batches, seconds_a_batch,
-    seconds_a_batch / nullif(median(seconds_a_batch) OVER (PARTITION BY run), 0) AS times_median
-FROM ({_EPOCHS}) WHERE seconds_a_batch IS NOT NULL ORDER BY seconds_a_batch DESC, run, epoch LIMIT ?
-"""  # noqa: S608
+_SLOWEST = """
+WITH top AS (SELECT * FROM epochs WHERE {0} IS NOT NULL ORDER BY {0} DESC, run, epoch LIMIT ?),
+usual AS (SELECT run, median({0}) AS middle FROM epochs WHERE run IN (SELECT run FROM top) GROUP BY run)
+SELECT top.run AS run_id, model, epoch, batches, {0}, {0} / nullif(middle, 0) AS times_median
+FROM top LEFT JOIN usual ON top.run = usual.run ORDER BY {0} DESC, top.run, epoch
+"""
 
 _TIMELINE = """
 SELECT floor(epoch(time) / $1)::BIGINT * $1 AS start, count(*) AS lines, count(*) FILTER (severity = 2) AS warnings,

@@ -1,4 +1,4 @@
-"""Lines of event logs in a temporary DuckDB database: what a report needs of each, and nothing else."""
+"""Lines of event logs in a DuckDB database of their own: what a report needs of each, and nothing else."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ _COLUMNS = ", ".join(
 )
 _INSERT = f"""
 INSERT INTO lines SELECT file, ok, {_COLUMNS} FROM (
-    SELECT coalesce($1, filename) AS file, coalesce(starts_with(json::VARCHAR, '{{'), false) AS ok,
+    SELECT coalesce(starts_with(json::VARCHAR, '{{'), false) AS ok,
+        CASE WHEN NOT ok THEN coalesce($1, filename) END AS file,
         CASE WHEN ok THEN json_extract_string(json, [{_PATHS}]) END AS found
     FROM {_SOURCE.replace("?", "$2")})
 """  # noqa: S608
@@ -84,7 +85,7 @@ class Reading:
 
 
 class Store:
-    """The table ``lines`` of everything that is read; a context manager, for it lies on disk.
+    """The table ``lines`` of everything that is read; a context manager, for what exceeds memory lies on disk.
 
     Args:
         memory: Most that DuckDB takes, such as ``1GB``.
@@ -104,7 +105,7 @@ class Store:
         self._dir = Path(self._folder.name)
         self.reading = Reading()
         try:
-            self.db = duckdb.connect(str(self._dir / "lines.db"), config=self._settings(memory))
+            self.db = duckdb.connect(":memory:", config=self._settings(memory))
         except duckdb.Error as error:
             self._folder.cleanup()
             raise InputError(
