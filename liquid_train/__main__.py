@@ -12,6 +12,7 @@ from liquid_train.errors import InputError
 INTERRUPTED = 130
 COMMANDS = {
     "run": "liquid_train.cli.launch:run",
+    "clean": "liquid_train.cli.clean:clean",
     "logs": "liquid_train.cli.logs:logs",
     "view": "liquid_train.cli.view:view",
 }
