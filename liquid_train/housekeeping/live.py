@@ -14,6 +14,7 @@ from liquid_telemetry.spool import is_locked
 from liquid_train.housekeeping.folders import RunFolder
 
 DAY = 86_400.0
+_STARTS = 60.0  # seconds; an exporter needs a few to start
 
 
 def why_live(run: RunFolder, now: float) -> str | None:
@@ -23,7 +24,7 @@ def why_live(run: RunFolder, now: float) -> str | None:
     without an end in its log (which may go on where this host cannot look), while its process lives or for a day.
     """
     try:
-        seated = _is_seated(run)
+        seated = _is_seated(run, now)
     except OSError as error:
         return f"may be live: its spool cannot be read ({error.strerror})"
     if seated is not None:
@@ -37,7 +38,7 @@ def why_live(run: RunFolder, now: float) -> str | None:
     return None
 
 
-def _is_seated(run: RunFolder) -> str | None:
+def _is_seated(run: RunFolder, now: float) -> str | None:
     spool = run.manifest.get("spool")
     if not isinstance(spool, str) or "/" in run.run_id or run.run_id in ("", ".", ".."):
         return None
@@ -48,6 +49,8 @@ def _is_seated(run: RunFolder) -> str | None:
         return "live: its process holds its seat"
     if is_locked(Path(spool) / "exporter.lock"):
         return "live: the exporter still tells of its end"
+    if now - seat.stat().st_mtime < _STARTS:
+        return "live until a moment ago: an exporter may be about to tell of its end"
     return None
 
 

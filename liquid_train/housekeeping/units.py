@@ -43,7 +43,7 @@ def size(count: float) -> str:
         if abs(count) < 1000:
             return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:,.3g} TB"
+    return f"{count:,.1f} TB"
 
 
 def age(seconds: float) -> str:
