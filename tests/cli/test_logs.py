@@ -98,6 +98,7 @@ def test_odd_log_is_counted_as_by_hand(
     text = b"\n".join(ODD)
     path = tmp_path / f"odd [1].jsonl{'.gz' if packed else ''}"
     path.write_bytes(gzip.compress(text) if packed else text)
+    path.with_name(path.name.replace("[1]", "1")).write_bytes(b"what a pattern would find\n")
     mine, found = by_hand(text), reported(capsys, path)
     good = mine["lines"] - len(mine["bad"])
     assert found["lines"] == {
@@ -258,14 +259,17 @@ def test_exit_code_for_scripts(
 
 def test_terminal_says_what_counts(history: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (history / "r1" / "events.jsonl").write_bytes(b"\x1b[2J bad\n" + epochs("r1", 10.0, 1.0, 1))
+    evil = {"reason": "\x1b[31m\u202e\x07red", "run_id": "r7", "level": "error"}
+    (history / "r7" / "events.rank1.jsonl").write_bytes(line("training_failed", **evil))
     assert main(["logs", str(history)]) == 0
     said = capsys.readouterr().out
-    assert "7 files" in said
-    assert "50 lines" in said
-    assert "error     1 lines, 2.041% of the lines" in said
+    assert "8 files" in said
+    assert "51 lines" in said
+    assert "error     2 lines, 4.000% of the lines" in said
     assert "unparsable  1 lines, in no rate" in said
     assert r"\x1b[2J bad" in said
-    assert "\x1b" not in said
+    assert set("\x1b\x07\u202e").isdisjoint(said)
+    assert "�[31m" in said
     for text in (
         "killed",
         "by signal 9",
