@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,8 @@ def test_what_is_no_run_is_left_alone(place: Path, capsys: pytest.CaptureFixture
     (runs / "other" / "telemetry.json").write_text('{"name": "of another program"}')
     (runs / "linked-manifest").mkdir()
     (runs / "linked-manifest" / "telemetry.json").symlink_to(outside / "telemetry.json")
+    for path in (outside / "telemetry.json", runs / "linked-manifest" / "telemetry.json"):
+        os.utime(path, (time.time() - 10 * DAY,) * 2, follow_symlinks=False)
     make("run", 10)
     before = left()
     assert main(["clean", "--keep", "0", "--yes"]) == 0
@@ -158,24 +161,27 @@ def test_folder_given_by_a_link_is_the_users_own(place: Path) -> None:
     assert left() == []
 
 
-@pytest.fixture
-def holder() -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the seat of the run `live` until its stdin ends."""
-    script = """
-import sys
-from pathlib import Path
-from liquid_telemetry.spool import RunRecord, RunSeat
-seat = RunSeat.take(Path("spool"), RunRecord("live", "M", status="completed"))
-print("seated", flush=True)
-sys.stdin.read()
-"""
+@contextmanager
+def another_process(code: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs code, and then waits until its stdin ends."""
+    script = f"import sys\nfrom pathlib import Path\nfrom liquid_telemetry.spool import *\n{code}\n"
+    script += "print('ready', flush=True)\nsys.stdin.read()"
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "seated\n"
+    assert process.stdout.readline() == "ready\n"
     yield process
     process.communicate(timeout=20)
+
+
+@pytest.fixture
+def holder() -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the seat of the run `live`, with a final record."""
+    with another_process(
+        "seat = RunSeat.take(Path('spool'), RunRecord('live', 'M', status='completed'))"
+    ) as it:
+        yield it
 
 
 def test_run_with_its_seat_is_never_touched(
@@ -263,7 +269,7 @@ def test_what_cannot_be_deleted_is_told_and_is_still_a_run(
     make("second", 9)
 
     def refuse(path: Path) -> None:
-        if "run" in path.parts:
+        if path.parts[-2:] == ("run", "traces.1.jsonl"):
             raise PermissionError(13, "Permission denied", str(path))
         unlink(path)
 
@@ -338,9 +344,12 @@ def test_leftovers_in_the_spool(holder: subprocess.Popen[str], capsys: pytest.Ca
         seat("died", "running", 3),
         seat("young", "running", 0.5),
     )
-    for path in Path("spool/runs/live").iterdir():
+    for path in (*Path("spool/runs/live").iterdir(), Path("spool/runs/live")):
         os.utime(path, (0, 0))
     assert main(["clean", "--spool", "--dry-run"]) == 0
+    with another_process("lock = FileLock.take(Path('spool/exporter.lock'))"):
+        assert main(["clean", "--spool", "--yes"]) == 0
+        assert "nothing to delete in the spool" in capsys.readouterr().out
     assert done.exists()
     assert main(["clean", "--spool", "--yes"]) == 0
     said = capsys.readouterr().out
