@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+import threading
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -102,11 +103,26 @@ def _read(store: Store, files: Sequence[Path]) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
-    columns = SpinnerColumn(), BarColumn(), DownloadColumn(), TimeElapsedColumn()
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    if not console.is_terminal:
+        store.read(files)
+        return
+    columns = SpinnerColumn(), BarColumn(), DownloadColumn(), TimeElapsedColumn()
+    done = threading.Event()
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("read", total=total_bytes(files))
-        store.read(files, lambda size: bar.advance(task, size))
+
+        def follow() -> None:
+            while not done.wait(0.2):
+                bar.update(task, completed=store.bytes_read())
+
+        follower = threading.Thread(target=follow, daemon=True)
+        follower.start()
+        try:
+            store.read(files)
+        finally:
+            done.set()
+            follower.join()
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,12 @@ from liquid_train.logs.lines import LONGEST, copy_readable, open_log, printable,
 
 SHOWN = 5
 """Unparsable lines that are shown, of all files together."""
+_SETTINGS = (
+    "TimeZone = 'UTC'",
+    "enable_progress_bar = true",  # counted only then
+    "enable_progress_bar_print = false",
+    "progress_bar_time = 0",
+)
 _AT_ONCE, _BATCH_BYTES = 256, 64 * 1024 * 1024
 _READ = "read_json_objects(?, format='newline_delimited', ignore_errors=true, maximum_object_size={}, filename=true)"
 _SOURCE = _READ.format(LONGEST)
@@ -104,6 +110,7 @@ class Store:
         self._folder = tempfile.TemporaryDirectory(prefix="liquid-train-logs-")
         self._dir = Path(self._folder.name)
         self.reading = Reading()
+        self._now = 0
         try:
             self.db = duckdb.connect(":memory:", config=self._settings(memory))
         except duckdb.Error as error:
@@ -111,7 +118,9 @@ class Store:
             raise InputError(
                 f"logs: --memory={memory!r}: {str(error).splitlines()[0]}; give one like 1GB"
             ) from error
-        self.db.execute("SET TimeZone = 'UTC'")
+        self._tells_progress = hasattr(self.db, "query_progress")
+        for setting in _SETTINGS:
+            self.db.execute(f"SET {setting}")
         self.db.execute(_EMPTY)
 
     def _settings(self, memory: str) -> dict[str, Any]:
@@ -133,24 +142,28 @@ class Store:
         if isinstance(error, self._too_little):
             raise InputError("logs: --memory is too little for these logs; give more, such as 4GB") from error
 
+    def bytes_read(self) -> float:
+        """Bytes that have been read so far; may be asked by another thread."""
+        share = max(self.db.query_progress(), 0.0) / 100 if self._now and self._tells_progress else 0.0
+        return self.reading.size + share * self._now
+
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
         """Run a query and return its rows by column name."""
         found = self.db.execute(query, list(values))
         names = [column[0] for column in found.description or []]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
-    def read(self, files: Sequence[Path], advance: Callable[[int], None] = lambda size: None) -> Reading:
-        """Read logs; ``advance`` is told the bytes of what is done."""
+    def read(self, files: Sequence[Path]) -> Reading:
+        """Read logs."""
         for batch in _batches(files):
+            self._now = sum(size for _, size in batch)
             try:
                 self._insert([path for path, _ in batch])
             except self._errors:
                 for path, _ in batch:
                     self._read_one(path)
-            size = sum(size for _, size in batch)
             self.reading.files += len(batch)
-            self.reading.size += size
-            advance(size)
+            self.reading.size, self._now = self.reading.size + self._now, 0
         bad = self.rows("SELECT file, count(*) AS lines FROM lines WHERE NOT ok GROUP BY file ORDER BY file")
         self.reading.unparsable = sum(row["lines"] for row in bad)
         for row in bad:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import pty
 import re
+import subprocess
 import sys
 from collections import Counter
 from html.parser import HTMLParser
@@ -401,3 +404,21 @@ def test_every_key_is_documented(history: Path, capsys: pytest.CaptureFixture[st
     found = reported(capsys, history)
     del found["levels"], found["events"]
     assert keys(found) <= documented
+
+
+def test_bar_is_on_a_terminal_and_not_in_the_report(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_bytes((line("x") + b"\n") * 1000)
+    mine, its = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "liquid_train", "logs", "--json", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=its,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(its)
+    report, _ = process.communicate(timeout=60)
+    bar = os.read(mine, 100_000).decode()
+    os.close(mine)
+    assert json.loads(report)["lines"]["read"] == 1000
+    size = (tmp_path / "events.jsonl").stat().st_size
+    assert f"/{size / 1000:.1f} kB" in bar
