@@ -140,7 +140,7 @@ class Store:
         self.db.close()
         self._folder.cleanup()
         if isinstance(error, self._too_little):
-            raise InputError("logs: --memory is too little for these logs; give more, such as 4GB") from error
+            raise InputError("logs: --memory is too little for these logs; give more, such as 1GB") from error
 
     def bytes_read(self) -> float:
         """Bytes that have been read so far; may be asked by another thread."""
