@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from liquid_train.housekeeping.units import size
+
 _BARS = " ▁▂▃▄▅▆▇█"
 _COLOURS = {"error": "red", "critical": "red", "fatal": "red", "warning": "yellow"}
 _MOST_ROWS = 15
@@ -52,7 +54,7 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
 def _show_lines(out: Console, report: dict[str, Any]) -> None:
     lines, rates, files = report["lines"], report["rates"], report["files"]
     number = f"{files['read']} file{'s' if files['read'] != 1 else ''}"
-    out.print(Text(f"{number}, {files['bytes'] / 1e6:,.1f} MB, {lines['read']:,} lines"))
+    out.print(Text(f"{number}, {size(files['bytes'])}, {lines['read']:,} lines"))
     span = f"{report['first']} to {report['last']}" if report["first"] else "no time in them"
     out.print(Text(f"reported  {lines['chosen']:,} lines, {span}"))
     levels = Text("levels    ")
