@@ -1,0 +1,112 @@
+"""The synapses of an LTC circuit as two layouts: a list of those present, or every pair of neurons.
+
+Shapes: N rows (a batch, or several steps of one), S sources, H targets, P synapses in the list. ``[N, 2H]``
+holds for each target the summed conductance, then the summed current at zero potential.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Synapses(Protocol):
+    """Synapses from S sources to H targets. ``open`` is how far each is open, between 0 and 1.
+
+    Attributes:
+        weights: What the reduction multiplies ``open`` with: conductance, and conductance times reversal
+            potential.
+        slope: ``sigma`` of each synapse.
+        offset: ``sigma · mu``.
+    """
+
+    weights: Tensor
+    slope: Tensor
+    offset: Tensor
+
+    def opened(self, v: Tensor) -> Tensor:
+        """Return ``open`` for potentials ``v`` ``[N, S]``."""
+
+    def total(self, opened: Tensor) -> Tensor:
+        """Return the sums over sources, ``[N, 2H]``."""
+
+    def back(self, opened: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of ``open``'s argument and of the potentials ``[N, S]`` from ``d`` ``[N, 2H]``."""
+
+    def parameters(self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of weights, slope and offset; ``inner`` is the first result of ``back``."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Synapses that are present: ``open`` is ``[N, P]``, sums are one matrix product with ``[P, 2H]``."""
+
+    weights: Tensor
+    slope: Tensor
+    offset: Tensor
+    sources: Tensor
+    back_weights: Tensor
+
+    @staticmethod
+    def of(weights: Tensor, slope: Tensor, offset: Tensor, sources: Tensor, count: int) -> Listed:
+        """Take weights ``[P, 2H]``, the others ``[P]``, for ``count`` sources."""
+        back_weights = slope.new_zeros(len(slope), count)
+        back_weights.scatter_(1, sources.unsqueeze(1), slope.detach().unsqueeze(1))
+        return Listed(weights, slope, offset, sources, back_weights)
+
+    def opened(self, v: Tensor) -> Tensor:
+        """See ``Synapses``."""
+        return v.index_select(1, self.sources).mul_(self.slope).sub_(self.offset).sigmoid_()
+
+    def total(self, opened: Tensor) -> Tensor:
+        """See ``Synapses``."""
+        return opened.mm(self.weights)
+
+    def back(self, opened: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Synapses``."""
+        inner = _logistic_back(d.mm(self.weights.t()), opened)
+        return inner, inner.mm(self.back_weights)
+
+    def parameters(self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See ``Synapses``."""
+        by_slope = (inner * v.index_select(1, self.sources)).sum(0)
+        return opened.t().mm(d), by_slope, -inner.sum(0)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Every pair of source and target: ``open`` is ``[H, N, S]``, sums are a product for each target."""
+
+    weights: Tensor
+    slope: Tensor
+    offset: Tensor
+
+    def opened(self, v: Tensor) -> Tensor:
+        """See ``Synapses``."""
+        return (v * self.slope.unsqueeze(1)).sub_(self.offset.unsqueeze(1)).sigmoid_()
+
+    def total(self, opened: Tensor) -> Tensor:
+        """See ``Synapses``."""
+        return opened.bmm(self.weights).permute(1, 2, 0).flatten(1)
+
+    def back(self, opened: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Synapses``."""
+        inner = _logistic_back(_by_target(d).bmm(self.weights.transpose(1, 2)), opened)
+        return inner, torch.einsum("hns,hs->ns", inner, self.slope)
+
+    def parameters(self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See ``Synapses``."""
+        by_slope = torch.einsum("hns,ns->hs", inner, v)
+        return opened.transpose(1, 2).bmm(_by_target(d)), by_slope, -inner.sum(1)
+
+
+def _by_target(d: Tensor) -> Tensor:
+    """Bring ``[N, 2H]`` to ``[H, N, 2]``."""
+    return d.unflatten(1, (2, -1)).permute(2, 0, 1)
+
+
+def _logistic_back(d: Tensor, value: Tensor) -> Tensor:
+    return d.mul_(torch.addcmul(value, value, value, value=-1))
