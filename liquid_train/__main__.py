@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from liquid_train.cli.launch import run as launch
 from liquid_train.cli.terminate import TERMINATED, exit_on_sigterm
+from liquid_train.cli.view import view
 from liquid_train.errors import InputError
 
 INTERRUPTED = 130
@@ -23,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["run"]:
             return launch(arguments[1:])
+        if arguments[:1] == ["view"]:
+            return view(arguments[1:])
         with exit_on_sigterm():
             from liquid_train.cli.app import run
 

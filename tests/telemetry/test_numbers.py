@@ -142,6 +142,15 @@ def test_histograms(timed):
         assert (buckets[series(le=below, **labels)], buckets[series(le=above, **labels)]) == (0, count)
 
 
+def test_validation_is_inference(timed):
+    labels = series(model_type="TimedModel", device="cpu")
+    assert timed.metrics["inference_requests_total"] == {labels: 4}
+    assert timed.metrics["inference_duration_seconds_count"] == {(): 4}
+    assert timed.metrics["inference_duration_seconds_sum"] == {(): 32.0}
+    buckets = timed.metrics["inference_duration_seconds_bucket"]
+    assert (buckets[series(le="1.0")], buckets[series(le="+Inf")]) == (0, 4)
+
+
 def test_moments(timed):
     second = SANITY + EPOCH + CHECKPOINT
     expected = {

@@ -12,9 +12,11 @@ from prometheus_client.metrics_core import Metric
 
 from liquid_telemetry.exporter import merge
 from liquid_telemetry.exporter.book import open_book
+from liquid_telemetry.exporter.course import Courses
 from liquid_telemetry.exporter.faults import Faults
 from liquid_telemetry.exporter.host import Host
 from liquid_telemetry.exporter.ledger import Receipt
+from liquid_telemetry.exporter.past import PastRuns
 from liquid_telemetry.exporter.runs import Run
 from liquid_telemetry.exporter.settings import Settings
 from liquid_telemetry.exporter.sinks.dispatch import Sinks
@@ -60,7 +62,11 @@ class Exporter:
         if damage is not None:
             self.faults.report("counters", damage)
         self._background = futures.ThreadPoolExecutor(1, "closing")
-        self._watch = Watch(settings, self.book, self.faults, self._background)
+        self._courses = Courses(self.host)
+        self.past = PastRuns()
+        self._watch = Watch(
+            settings, self.book, self.faults, self._background, self._courses, self.past.remember
+        )
         self._stalls = Stalls(self.faults)
         self._scraped = self._sinks_used = False
         self.sinks = Sinks(settings, self.book, self.faults, self._expose_to_sink)
@@ -70,6 +76,11 @@ class Exporter:
         """Every run in the spool, the latest first."""
         runs = [run for run in self._watch.runs.values() if not run.launching]
         return sorted(runs, key=lambda run: run.record.started, reverse=True)
+
+    @property
+    def trains(self) -> bool:
+        """Whether a run lives."""
+        return any(run.live for run in self.runs)
 
     def knows(self, run_id: str) -> bool:
         """Whether a run has been seen, that of a launcher included."""
@@ -135,14 +146,14 @@ class Exporter:
                 if run.told and self.sinks.have_received(run, now):
                     run.scrapes = SCRAPES
 
-    async def sample_host(self) -> None:
-        """Sample the host, unless that was done a moment ago."""
+    async def sample_host(self, interval: float = 3.0) -> None:
+        """Sample the host, unless that was done within an interval in seconds."""
         live = [run for run in self.runs if run.live]
         pids = {rank.record.pid for run in live for rank in run.ranks.values() if rank.alive}
         disks = [Path(run.record.run_dir) for run in live if run.record.run_dir]
         disk = next((path for path in disks if path.is_dir()), self.settings.spool)
         try:
-            await self.host.refresh(self.clock(), pids, disk)
+            await self.host.refresh(self.clock(), pids, disk, interval)
         except Exception as error:  # psutil, or a disk that has gone
             self.faults.report("host", error)
 
@@ -164,6 +175,7 @@ class Exporter:
         """Write down everything, and wait a moment for what is being written to the logs of the dead."""
         futures.wait([run.closing for run in self._watch.runs.values() if run.closing], _CLOSING_PATIENCE)
         self._background.shutdown(wait=False, cancel_futures=True)
+        self._courses.close()
         self._save()
 
     def _save(self) -> bool:

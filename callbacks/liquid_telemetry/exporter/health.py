@@ -40,7 +40,7 @@ def report(
         "uptime": round(uptime, 3),
         "version": _version(),
         "run": worst.run_id if worst else None,
-        "resources": _resources(host),
+        "resources": resources(host),
         "components": components,
     }
     if shortages or complaints:
@@ -86,7 +86,7 @@ def _shortages(host: HostSample | None, limit: float) -> list[str]:
     return [f"{name} is {use:.1f} % used" for name, use in uses.items() if use > limit]
 
 
-def _resources(host: HostSample | None) -> dict[str, float]:
+def resources(host: HostSample | None) -> dict[str, float]:
     if host is None:
         return {}
     return {

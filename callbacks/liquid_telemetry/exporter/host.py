@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,19 +55,22 @@ class Host:
         self._running: asyncio.Future[HostSample] | None = None
         self._at = float("-inf")
 
-    async def refresh(self, now: float, pids: Collection[int], disk: Path) -> None:
+    async def refresh(
+        self, now: float, pids: Collection[int], disk: Path, interval: float = _INTERVAL
+    ) -> None:
         """Take a new sample unless the last one is fresh; keeps the last one if that takes too long.
 
         Args:
             now: Monotonic seconds.
             pids: Training processes.
             disk: A path on the disk that matters.
+            interval: Seconds for which a sample is fresh.
 
         Raises:
             OSError, psutil.Error: The host does not tell.
         """
         if self._running is None:
-            if now - self._at < _INTERVAL:
+            if now - self._at < interval:
                 return
             first = self.sample is None
             self._running = asyncio.ensure_future(
@@ -99,15 +103,17 @@ def _look(pids: frozenset[int], disk: Path, gpus: Gpus, first: bool) -> HostSamp
 
 def _resident(pids: frozenset[int]) -> tuple[int, int]:
     """Return the resident memory of processes and of their other descendants, ours excepted."""
+    children: dict[int, list[psutil.Process]] = defaultdict(list)
+    everyone = {process.pid: process for process in psutil.process_iter(["ppid"])} if pids else {}
+    for process in everyone.values():
+        children[process.info["ppid"]].append(process)
     sizes: dict[int, int] = {}
-    for pid in pids:
-        try:
-            process = psutil.Process(pid)
-            family = [process, *process.children(recursive=True)]
-        except psutil.Error:
-            continue
-        for member in family:
-            sizes[member.pid] = _size(member)
+    family = [everyone[pid] for pid in pids if pid in everyone]
+    while family:
+        process = family.pop()
+        if process.pid not in sizes:
+            sizes[process.pid] = _size(process)
+            family += children[process.pid]
     sizes.pop(os.getpid(), None)
     trainers = sum(size for pid, size in sizes.items() if pid in pids)
     return trainers, sum(sizes.values()) - trainers

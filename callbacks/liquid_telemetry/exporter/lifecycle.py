@@ -20,6 +20,7 @@ from liquid_telemetry.exporter.settings import Settings
 from liquid_telemetry.spool import ExporterAddress, FileLock
 
 _LOG_BYTES = 256_000
+_SAMPLE_EVERY = 10.0
 
 
 def run(settings: Settings) -> int:
@@ -63,6 +64,8 @@ class _Life:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._settings.poll)
             self._wake.clear()
+            if self._exporter.trains:
+                await self._exporter.sample_host(_SAMPLE_EVERY)
             self._look()
         await self._leave()
         return served.port

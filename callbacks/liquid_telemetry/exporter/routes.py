@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.metrics_core import Metric
 
-from liquid_telemetry.exporter import health, page
+from liquid_telemetry.exporter import health
 from liquid_telemetry.exporter.core import Exporter
 from liquid_telemetry.exporter.server import Request, Response
-from liquid_telemetry.exporter.summary import summarise
+from liquid_telemetry.exporter.views import Views
+from liquid_telemetry.live.page import document
 
-ENDPOINTS = ("/", "/health", "/live", "/metrics", "/ready")
+ENDPOINTS = ("/", "/api/runs", "/api/runs/{run_id}", "/health", "/live", "/metrics", "/ready")
+_ONE_RUN = "/api/runs/"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 OTHER = "other"
 _SERVED = ("GET", "HEAD")
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 class Routes:
@@ -28,8 +30,11 @@ class Routes:
 
     def __init__(self, exporter: Exporter) -> None:
         self._exporter = exporter
+        self._views = Views(exporter)
         self._handlers: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/": self._page,
+            "/api/runs": self._runs,
+            "/api/runs/{run_id}": self._run,
             "/health": self._health,
             "/live": self._live,
             "/metrics": self._metrics,
@@ -39,7 +44,7 @@ class Routes:
     async def __call__(self, request: Request | None) -> Response:
         """Answer; a request that could not be read gets 400."""
         response = await self._route(request)
-        endpoint = request.path if request and request.path in self._handlers else OTHER
+        endpoint = _endpoint(request.path) if request else OTHER
         method = request.method if request and request.method in METHODS else OTHER
         self._exporter.count_call(endpoint, method, response.status)
         return response
@@ -47,7 +52,7 @@ class Routes:
     async def _route(self, request: Request | None) -> Response:
         if request is None:
             return _json(400, {"error": "not an HTTP/1 request"})
-        handler = self._handlers.get(request.path)
+        handler = self._handlers.get(_endpoint(request.path))
         if handler is None:
             return _json(404, {"error": f"no such path; there are {', '.join(self._handlers)}"})
         if request.method not in _SERVED:
@@ -83,16 +88,19 @@ class Routes:
         scrape = await self._exporter.scrape()
         encode, content_type = _encoder(request.headers.get("accept", ""))
         body, headers = encode(_Families(scrape.families)), {"Content-Type": content_type}
-        if gzip_accepted(request.headers.get("accept-encoding", "")):
-            body, headers["Content-Encoding"] = gzip.compress(body, 3), "gzip"
+        packed = _packed(request, body, headers)
         real = request.method == "GET" and "x-prometheus-scrape-timeout-seconds" in request.headers
-        return Response(200, body, headers, (lambda: self._exporter.acknowledge(scrape)) if real else None)
+        return replace(packed, sent=(lambda: self._exporter.acknowledge(scrape)) if real else None)
 
     async def _page(self, request: Request) -> Response:
-        self._exporter.look(measure=True)
-        shown = [summarise(run) for run in self._exporter.runs if not run.retired]
-        headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": _POLICY}
-        return Response(200, page.render(shown, time.time()), headers)
+        return _packed(request, *document())
+
+    async def _runs(self, request: Request) -> Response:
+        return _packed(request, *_encoded(await self._views.overview()))
+
+    async def _run(self, request: Request) -> Response:
+        found = await self._views.detail(unquote(request.path.removeprefix(_ONE_RUN)), request.query)
+        return _json(404, {"error": "no such run"}) if found is None else _packed(request, *_encoded(found))
 
 
 class _Families:
@@ -133,6 +141,24 @@ def _weight(offer: str) -> float:
             except ValueError:
                 return 0.0
     return 1.0
+
+
+def _endpoint(path: str) -> str:
+    """The endpoint that serves a path, as its calls are counted."""
+    if path.startswith(_ONE_RUN):
+        return ENDPOINTS[2]
+    return path if path in ENDPOINTS else OTHER
+
+
+def _encoded(content: dict[str, Any]) -> tuple[bytes, Mapping[str, str]]:
+    return json.dumps(content, allow_nan=False).encode(), {"Content-Type": "application/json"}
+
+
+def _packed(request: Request, body: bytes, headers: Mapping[str, str]) -> Response:
+    """An answer, compressed where that is understood."""
+    if gzip_accepted(request.headers.get("accept-encoding", "")):
+        return Response(200, gzip.compress(body, 3), {**headers, "Content-Encoding": "gzip"})
+    return Response(200, body, headers)
 
 
 def _json(status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:

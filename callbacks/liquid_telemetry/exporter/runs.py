@@ -7,11 +7,11 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from liquid_telemetry.exporter.components import ComponentErrors
-from liquid_telemetry.exporter.curve import Curve
 from liquid_telemetry.exporter.outcome import Outcome
 from liquid_telemetry.exporter.process import Process
 from liquid_telemetry.exporter.snapshots import Snapshot, SnapshotError
 from liquid_telemetry.exporter.stalls import PATIENCE, Silence, Stall, find_stall
+from liquid_telemetry.live.history import History
 from liquid_telemetry.spool import RunRecord, is_locked, read_exit, read_record
 
 
@@ -84,7 +84,8 @@ class Run:
         self.retired = False
         self.closing: Future[None] | None = None
         self.measured = float("-inf")
-        self.curve = Curve()
+        self.history: History | None = None
+        self.course_ended = False
         self.errors = ComponentErrors()
 
     def refresh(self, now: float) -> Iterator[Exception]:
@@ -139,7 +140,6 @@ class Run:
                 yield error
         if not self.ranks:
             return
-        self.curve.add(self.lead.snapshot)
         self.errors.note((rank.snapshot for rank in self.ranks.values()), now)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from liquid_telemetry.exporter import slots
 from liquid_telemetry.exporter.book import Book
 from liquid_telemetry.exporter.closing import Story, finish_story
+from liquid_telemetry.exporter.course import Courses
 from liquid_telemetry.exporter.faults import Faults, log
 from liquid_telemetry.exporter.merge import cumulative
 from liquid_telemetry.exporter.outcome import Outcome, awaits_parent, decide, how
@@ -22,6 +24,7 @@ from liquid_telemetry.spool import is_locked
 
 _TRASH = ".ended-"
 _MEASURE_EVERY = 2.0
+_YOUNG = 60.0  # seconds for which a run is measured more often, because somebody has just started it
 _ADOPT_AT_ONCE = 20
 _CLEAR_AT_ONCE = 50
 _PARENT = 5  # times the grace of ranks
@@ -32,7 +35,15 @@ SCRAPES = 2
 class Watch:
     """Runs in the spool, by run id; ``behind`` says that there are more."""
 
-    def __init__(self, settings: Settings, book: Book, faults: Faults, background: Executor) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        book: Book,
+        faults: Faults,
+        background: Executor,
+        courses: Courses,
+        gone: Callable[[Run], None],
+    ) -> None:
         self.runs: dict[str, Run] = {}
         self.behind = False
         self._adopted = float("-inf")
@@ -41,6 +52,8 @@ class Watch:
         self._book = book
         self._faults = faults
         self._background = background
+        self._courses = courses
+        self._gone = gone
 
     def look(self, now: float, *, measure: bool) -> None:
         """See what has changed, and count it.
@@ -53,7 +66,7 @@ class Watch:
         for run in self.runs.values():
             for error in run.refresh(now):
                 self._faults.report("record", error)
-            if measure or run.ended_at == now or now - run.measured >= _MEASURE_EVERY:
+            if measure or run.ended_at == now or now - run.measured >= _measure_every(run):
                 self._measure(run, now)
         self.runs = {run_id: run for run_id, run in self.runs.items() if run.ranks}
         new = [run for run in self.runs.values() if run.slot is None and not run.launching]
@@ -74,6 +87,7 @@ class Watch:
                 self._faults.report("spool", error)
             else:
                 del self.runs[run.run_id]
+                self._gone(run)
         self._book.forget(set(self.runs))
 
     def keep_fresh(self) -> None:
@@ -126,6 +140,8 @@ class Watch:
             self._book.changed = True
             if self._book.sums.refused > refused:
                 self._faults.drop("series", f"run {run.run_id} publishes too many series")
+        for error in self._courses.follow(run):
+            self._faults.report("history", error)
 
     def _judge(self, run: Run, now: float) -> None:
         known = run.run_id in self._book.entries
@@ -195,6 +211,10 @@ class Watch:
         trash = directory.with_name(f"{_TRASH}{directory.name}-{time.time_ns()}")
         directory.rename(trash)
         shutil.rmtree(trash, ignore_errors=True)
+
+
+def _measure_every(run: Run) -> float:
+    return _MEASURE_EVERY / 2 if time.time() - run.record.started < _YOUNG else _MEASURE_EVERY
 
 
 def _follows(later: Run, run: Run) -> bool:

@@ -105,6 +105,8 @@ class PrometheusBackend:
         for signal in ("metrics", "tracing", "logging"):
             store.add("telemetry_errors_total", 0, signal, "")
             store.add("telemetry_dropped_total", 0, signal, "")
+        store.histogram("inference_duration_seconds")
+        store.add("inference_requests_total", 0, run.model_type, run.device)
         if run.stage == "train":
             store.add("training_nonfinite_losses_total", 0)
             store.add("training_checkpoints_total", 0)
@@ -163,7 +165,15 @@ class PrometheusBackend:
             histogram.attach(exemplar.seconds, exemplar.span._asdict())
             self._correlation.exemplar = None
         store.set("training_last_progress_timestamp_seconds", block.end_ns[-1] / 1e9)
+        if stage != "train":
+            self._inference(block)
         self._losses(block)
+
+    def _inference(self, block: BatchBlock) -> None:
+        self._store.histogram("inference_duration_seconds").observe_all(block.seconds)
+        if self._run is not None:
+            requests = ("inference_requests_total", len(block), self._run.model_type, self._run.device)
+            self._store.add(*requests)
 
     def _losses(self, block: BatchBlock) -> None:
         losses, _ = block.known_losses

@@ -73,6 +73,7 @@ class Publisher:
             events=outputs.get("events"),
             traces=outputs.get("traces"),
             trace_id=outputs.get("trace_id"),
+            trace_url=outputs.get("trace_url"),
         )
         self._seat = RunSeat.take(self._spool, record)
         if heart is not None:

@@ -41,6 +41,10 @@ class RunInfo:
     world_size: int = 1
     strategy: str = ""
     accelerator: str = ""
+    model_type: str = "unknown"
+    """Class of the module."""
+    device: str = "cpu"
+    """cpu, cuda:0, ..."""
 
 
 @dataclass(frozen=True)

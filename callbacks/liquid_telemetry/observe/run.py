@@ -86,9 +86,10 @@ def new_run(
     if trainer.world_size > 1:
         identity = trainer.strategy.broadcast(identity) if together else _agreed(trainer, identity)
     run_id, trace_id, root_span_id, parent_span_id = identity
+    model_type = type(module).__name__ if module is not None else "unknown"
     return RunInfo(
         run_id=run_id,
-        model_name=options.model_name or (type(module).__name__ if module is not None else "unknown"),
+        model_name=options.model_name or model_type,
         dir=Path(options.dir).absolute() / run_id,
         stage=STAGE_OF_FN[fn],
         job=fn == "fit" and not _is_fast_dev_run(trainer),
@@ -101,6 +102,8 @@ def new_run(
         world_size=trainer.world_size,
         strategy=type(trainer.strategy).__name__,
         accelerator=type(trainer.accelerator).__name__,
+        model_type=model_type,
+        device=str(trainer.strategy.root_device),
     )
 
 

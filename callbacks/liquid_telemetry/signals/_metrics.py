@@ -25,6 +25,7 @@ INTERRUPTION_REASONS = ("user", "terminated")
 BATCH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 EPOCH_BUCKETS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 CHECKPOINT_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0)
+INFERENCE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,22 @@ _ALL = (
         "counter",
         "Signals that were not recorded, because of a bound or a fault.",
         ("signal", "reason"),
+        model_labelled=False,
+    ),
+    Metric(
+        "inference_duration_seconds",
+        "histogram",
+        "Wall time of a batch of validation, test or predict.",
+        (),
+        "seconds",
+        INFERENCE_BUCKETS,
+        model_labelled=False,
+    ),
+    Metric(
+        "inference_requests_total",
+        "counter",
+        "Batches of validation, test and predict, by class of the module and device.",
+        ("model_type", "device"),
         model_labelled=False,
     ),
     Metric(

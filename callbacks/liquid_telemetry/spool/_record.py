@@ -44,7 +44,7 @@ class RunRecord:
         events: Absolute path of the event log, where the exporter tells of a death.
         traces: Absolute path of the trace file.
         trace_id: Of the run's trace, 32 hexadecimal digits.
-        otlp: OTLP endpoint that the run exports to.
+        trace_url: Where the trace can be seen.
         sinks: Where the exporter is to send the metrics, as ``find_sinks`` returns them.
     """
 
@@ -71,7 +71,7 @@ class RunRecord:
     events: str | None = None
     traces: str | None = None
     trace_id: str | None = None
-    otlp: str | None = None
+    trace_url: str | None = None
     sinks: list[dict[str, str]] | None = None
 
     @property
