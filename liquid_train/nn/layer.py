@@ -114,9 +114,7 @@ class LiquidLayer(nn.Module):
         state = tuple(map(sequences.restore_state, state))
         return output, (state[0], state[1]) if self.use_mixed else state[0]
 
-    def _run(
-        self, sequences: Sequences, state: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _run(self, sequences: Sequences, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the outputs of all steps ``[B, T, O]`` and the state at each sequence's end."""
         if sequences.inputs.shape[sequences.time_dim] == 0:
             return sequences.inputs.new_zeros(*sequences.inputs.shape[:2], self.rnn_cell.output_size), state

@@ -20,7 +20,7 @@ def run_cfc(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> Tenso
     gated = cell.mode != "pure"
     times, span = (spans, 1.0) if isinstance(spans, Tensor) else (None, spans)
     linears, activation = backbone(cell)
-    maps = [(linear.weight, linear.bias) for linear in linears]
+    maps: list[tuple[Tensor, Tensor]] = [(linear.weight, linear.bias) for linear in linears]
     maps.append(_heads(cell, times, span))
     if activation is not None:
         maps = _fold(maps, activation)

@@ -73,7 +73,7 @@ class CfCFunction(torch.autograd.Function):
         return states[1:]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
         """Run the steps backwards."""
         mode, activation, span, count = ctx.constants
@@ -101,9 +101,7 @@ class CfCFunction(torch.autograd.Function):
         inputs = [states[:-1], *values]
         d_weights = [d.flatten(0, 1).t() @ z.flatten(0, 1) for d, z in zip(ends, inputs, strict=True)]
         d_spans, d_a, d_w_tau = form.others(heads, spans, totals, d_heads)
-        d_maps = [
-            part for d, w in zip(ends[1:], d_weights[1:], strict=True) for part in (w, d.sum((0, 1)))
-        ]
+        d_maps = [part for d, w in zip(ends[1:], d_weights[1:], strict=True) for part in (w, d.sum((0, 1)))]
         return None, None, None, ends[0], d_initial, d_spans, d_a, d_w_tau, d_weights[0], *d_maps
 
 

@@ -58,7 +58,7 @@ class LTCFunction(torch.autograd.Function):
         return states[1:]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
         """Run the steps backwards, each forwards first."""
         sources, base, spans, cm, weights, slope, offset, states = ctx.saved_tensors
@@ -102,9 +102,7 @@ class LTCFunction(torch.autograd.Function):
         return None, None, d_base, dv, d_spans, d_cm, *d_parameters
 
 
-def _synapses(
-    sources: Tensor | None, weights: Tensor, slope: Tensor, offset: Tensor, count: int
-) -> Synapses:
+def _synapses(sources: Tensor | None, weights: Tensor, slope: Tensor, offset: Tensor, count: int) -> Synapses:
     if sources is None:
         return Paired(weights, slope, offset)
     return Listed.of(weights, slope, offset, sources, count)

@@ -3,6 +3,8 @@
 Shapes: T steps, B batch, C input channels, H hidden units, O outputs.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -44,7 +46,7 @@ def _run(
     states = []
     # A layer reads the layer before it at the same step only: each can run over the whole sequence in turn.
     for layer, start in zip(cell.children(), torch.split(h, cell.layer_sizes, dim=1), strict=True):
-        x = run_cfc(layer, x, start, spans)
+        x = run_cfc(cast(CfCCell, layer), x, start, spans)
         states.append((x, start))
     return x[..., : cell.output_size], states
 

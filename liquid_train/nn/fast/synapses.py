@@ -14,18 +14,19 @@ from torch import Tensor
 
 
 class Synapses(Protocol):
-    """Synapses from S sources to H targets. ``open`` is how far each is open, between 0 and 1.
+    """Synapses from S sources to H targets. ``open`` is how far each is open, between 0 and 1."""
 
-    Attributes:
-        weights: What the reduction multiplies ``open`` with: conductance, and conductance times reversal
-            potential.
-        slope: ``sigma`` of each synapse.
-        offset: ``sigma · mu``.
-    """
+    @property
+    def weights(self) -> Tensor:
+        """What the reduction multiplies ``open`` with: conductance, and conductance times reversal potential."""
 
-    weights: Tensor
-    slope: Tensor
-    offset: Tensor
+    @property
+    def slope(self) -> Tensor:
+        """``sigma`` of each synapse."""
+
+    @property
+    def offset(self) -> Tensor:
+        """``sigma · mu``."""
 
     def opened(self, v: Tensor) -> Tensor:
         """Return ``open`` for potentials ``v`` ``[N, S]``."""
@@ -36,7 +37,9 @@ class Synapses(Protocol):
     def back(self, opened: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients of ``open``'s argument and of the potentials ``[N, S]`` from ``d`` ``[N, 2H]``."""
 
-    def parameters(self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def parameters(
+        self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of weights, slope and offset; ``inner`` is the first result of ``back``."""
 
 
@@ -70,7 +73,9 @@ class Listed:
         inner = _logistic_back(d.mm(self.weights.t()), opened)
         return inner, inner.mm(self.back_weights)
 
-    def parameters(self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def parameters(
+        self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """See ``Synapses``."""
         by_slope = (inner * v.index_select(1, self.sources)).sum(0)
         return opened.t().mm(d), by_slope, -inner.sum(0)
@@ -97,7 +102,9 @@ class Paired:
         inner = _logistic_back(_by_target(d).bmm(self.weights.transpose(1, 2)), opened)
         return inner, torch.einsum("hns,hs->ns", inner, self.slope)
 
-    def parameters(self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def parameters(
+        self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """See ``Synapses``."""
         by_slope = torch.einsum("hns,ns->hs", inner, v)
         return opened.transpose(1, 2).bmm(_by_target(d)), by_slope, -inner.sum(1)

@@ -45,10 +45,10 @@ def _of_modules(cell: Cell) -> str | None:
     return None
 
 
-def _of_tensors(
-    cell: Cell, inputs: Tensor, spans: Tensor | float, state: tuple[Tensor, ...]
-) -> str | None:
+def _of_tensors(cell: Cell, inputs: Tensor, spans: Tensor | float, state: tuple[Tensor, ...]) -> str | None:
     first = next(cell.parameters())
+    if first.device.type == "meta":
+        return "the parameters are on the meta device"
     for name, tensor in _tensors(cell, spans, state):
         if type(tensor) not in _PLAIN:
             return f"{name} is a {type(tensor).__name__}"

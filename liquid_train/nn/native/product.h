@@ -1,0 +1,66 @@
+// Products of a few rows with a packed matrix, in registers, with what follows done before they are stored.
+//
+// A matrix [K, columns] is packed as panels of N vectors side by side: [panel][K][N][W], zero beyond its end.
+
+#pragma once
+
+#include "vector.h"
+
+#include <vector>
+
+// Rows in one tile: accumulators, a row of the panel and a broadcast fit the registers.
+template <int N>
+constexpr int tile_rows() {
+  if (REGISTERS == 32) return N == 1 ? 12 : N == 2 ? 12 : N == 3 ? 8 : 6;
+  return N == 1 ? 8 : N == 2 ? 6 : N == 3 ? 4 : 2;
+}
+
+inline int64_t vectors(int64_t columns) { return (columns + W - 1) / W; }
+
+struct Panels {
+  std::vector<float> data;
+  int64_t rows = 0;
+  int64_t width = 0;
+
+  const float* at(int64_t panel) const { return data.data() + panel * rows * width; }
+};
+
+// Pack count panels of N vectors; value(k, panel, vector, lane) is an element, zero beyond the end.
+template <int N, class Value>
+Panels pack(int64_t rows, int64_t count, Value value) {
+  Panels panels;
+  panels.rows = rows;
+  panels.width = N * W;
+  panels.data.resize(rows * count * N * W);
+  float* out = panels.data.data();
+  for (int64_t panel = 0; panel < count; panel++)
+    for (int64_t k = 0; k < rows; k++)
+      for (int j = 0; j < N; j++)
+        for (int lane = 0; lane < W; lane++) *out++ = value(k, panel, j, lane);
+  return panels;
+}
+
+// acc += a[:, :rows] times the panel; rows of a are stride apart.
+template <int M, int N>
+INLINE void accumulate(vec (&acc)[M][N], const float* a, int64_t stride, int64_t rows, const float* panel) {
+  for (int64_t k = 0; k < rows; k++, panel += N * W) {
+    vec b[N];
+#pragma GCC unroll 8
+    for (int j = 0; j < N; j++) b[j] = load(panel + j * W);
+#pragma GCC unroll 16
+    for (int r = 0; r < M; r++) {
+      vec s = splat(a[r * stride + k]);
+#pragma GCC unroll 8
+      for (int j = 0; j < N; j++) acc[r][j] += s * b[j];
+    }
+  }
+}
+
+// Call body.template operator()<M>(row) so that tiles of M rows cover them all.
+template <int M, class Body>
+INLINE void tiles(int64_t row, int64_t end, Body body) {
+  for (; row + M <= end; row += M) body(std::integral_constant<int, M>{}, row);
+  if constexpr (M > 1) {
+    if (row < end) tiles<M / 2>(row, end, body);
+  }
+}

@@ -1,0 +1,83 @@
+// Vectors of floats as wide as the target has them, and the two functions of them that networks need.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#define INLINE inline __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+constexpr int W = 16, REGISTERS = 32;
+#elif defined(__AVX__)
+constexpr int W = 8, REGISTERS = 16;
+#elif defined(__aarch64__)
+constexpr int W = 4, REGISTERS = 32;
+#else
+constexpr int W = 4, REGISTERS = 16;
+#endif
+
+typedef float vec __attribute__((vector_size(W * sizeof(float))));
+typedef int32_t ivec __attribute__((vector_size(W * sizeof(int32_t))));
+
+INLINE vec splat(float x) { return x - vec{}; }
+
+INLINE vec load(const float* p) {
+  vec v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+INLINE void store(float* p, vec v) { memcpy(p, &v, sizeof v); }
+
+// The first n elements, of W or more; the others are zero.
+INLINE vec load(const float* p, int64_t n) {
+  if (n >= W) return load(p);
+  vec v = {};
+  memcpy(&v, p, n * sizeof(float));
+  return v;
+}
+
+INLINE void store(float* p, vec v, int64_t n) {
+  if (n >= W)
+    store(p, v);
+  else
+    memcpy(p, &v, n * sizeof(float));
+}
+
+INLINE float sum(vec v) {
+  float total = 0;
+  for (int i = 0; i < W; i++) total += v[i];
+  return total;
+}
+
+// Where x is NaN both comparisons are false and it stays.
+INLINE vec clamp(vec x, float low, float high) {
+  x = x < low ? splat(low) : x;
+  return x > high ? splat(high) : x;
+}
+
+INLINE vec absolute(vec x) { return x < 0.0f ? -x : x; }
+
+// 2^n times a polynomial of degree 6 on |r| <= log(2) / 2: within two units in the last place.
+INLINE vec exponential(vec x) {
+  x = clamp(x, -87.0f, 87.0f);
+  const vec magic = splat(12582912.0f);
+  vec shifted = x * 1.44269504f + magic;
+  vec n = shifted - magic;
+  vec r = x - n * 0.693359375f;
+  r = r + n * 2.12194440e-4f;
+  vec p = splat(1.3981999e-3f);
+  p = p * r + 8.3334519e-3f;
+  p = p * r + 4.1665796e-2f;
+  p = p * r + 1.6666665e-1f;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  ivec power = ((ivec)shifted + 127) << 23;
+  return p * (vec)power;
+}
+
+INLINE vec logistic(vec x) { return 1.0f / (1.0f + exponential(-x)); }
+
+INLINE vec hyperbolic_tangent(vec x) { return 2.0f * logistic(2.0f * x) - 1.0f; }
