@@ -11,8 +11,10 @@ from torch import Tensor
 from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.fast.cfc import run_cfc
 from liquid_train.nn.fast.ltc import run_ltc
+from liquid_train.nn.fast.native_cfc import run_native_cfc, serves_cfc
 from liquid_train.nn.fast.why_not import Cell
 from liquid_train.nn.ltc_cell import LTCCell
+from liquid_train.nn.native.library import Library, native
 from liquid_train.nn.sequences import Sequences
 
 
@@ -38,7 +40,7 @@ def _run(
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """Return outputs, and for each layer its states ``[T, B, ·]`` and the one before the first step."""
     if isinstance(cell, CfCCell):
-        x = run_cfc(cell, x, h, spans)
+        x = _run_cfc(cell, x, h, spans)
         return x, [(x, h)]
     if isinstance(cell, LTCCell):
         outputs, x = run_ltc(cell, x, h, spans)
@@ -46,9 +48,22 @@ def _run(
     states = []
     # A layer reads the layer before it at the same step only: each can run over the whole sequence in turn.
     for layer, start in zip(cell.children(), torch.split(h, cell.layer_sizes, dim=1), strict=True):
-        x = run_cfc(cast(CfCCell, layer), x, start, spans)
+        x = _run_cfc(cast(CfCCell, layer), x, start, spans)
         states.append((x, start))
     return x[..., : cell.output_size], states
+
+
+def _run_cfc(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> Tensor:
+    if serves_cfc(cell):
+        library = _kernels(h)
+        if library is not None:
+            return run_native_cfc(library, cell, x, h, spans)
+    return run_cfc(cell, x, h, spans)
+
+
+def _kernels(h: Tensor) -> Library | None:
+    """Return the kernels if they run such tensors: single precision on a CPU."""
+    return native() if h.dtype == torch.float32 and h.device.type == "cpu" else None
 
 
 def _time_major(sequences: Sequences) -> Tensor | float:

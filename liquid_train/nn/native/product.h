@@ -6,6 +6,7 @@
 
 #include "vector.h"
 
+#include <type_traits>
 #include <vector>
 
 // Rows in one tile: accumulators, a row of the panel and a broadcast fit the registers.
@@ -56,7 +57,7 @@ INLINE void accumulate(vec (&acc)[M][N], const float* a, int64_t stride, int64_t
   }
 }
 
-// Call body.template operator()<M>(row) so that tiles of M rows cover them all.
+// Call body(M, row), M a constant, so that tiles of M rows cover them all.
 template <int M, class Body>
 INLINE void tiles(int64_t row, int64_t end, Body body) {
   for (; row + M <= end; row += M) body(std::integral_constant<int, M>{}, row);

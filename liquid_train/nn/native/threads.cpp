@@ -1,6 +1,6 @@
 #include "threads.h"
 
-#include <unistd.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <condition_variable>
@@ -59,18 +59,11 @@ class Pool {
   int64_t next_ = 0, count_ = 0, unfinished_ = 0, started_ = 0;
 };
 
-// A forked child has none of its parent's threads and perhaps a held lock: it gets a pool of its own. Pools
-// are never destroyed: their threads may outlive the end of main.
-Pool& pool() {
-  static std::mutex guard;
-  static Pool* current = nullptr;
-  static pid_t owner = 0;
-  if (owner != getpid()) {
-    current = new Pool;
-    owner = getpid();
-  }
-  return *current;
-}
+// Pools are never destroyed: their threads may outlive the end of main.
+Pool* pool = new Pool;
+
+// A forked child has none of its parent's threads and perhaps a held lock.
+const int registered = pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
 
 }  // namespace
 
@@ -80,5 +73,5 @@ void share(int64_t rows, int64_t threads, const std::function<void(int64_t, int6
   if (count == 1)
     slice(0);
   else
-    pool().run(count, slice);
+    pool->run(count, slice);
 }

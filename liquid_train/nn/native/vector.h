@@ -59,7 +59,7 @@ INLINE vec clamp(vec x, float low, float high) {
 
 INLINE vec absolute(vec x) { return x < 0.0f ? -x : x; }
 
-// 2^n times a polynomial of degree 6 on |r| <= log(2) / 2: within two units in the last place.
+// 2^n times a polynomial of r, |r| <= log(2) / 2: within two units in the last place. log(2) is in two parts.
 INLINE vec exponential(vec x) {
   x = clamp(x, -87.0f, 87.0f);
   const vec magic = splat(12582912.0f);
@@ -67,13 +67,13 @@ INLINE vec exponential(vec x) {
   vec n = shifted - magic;
   vec r = x - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
-  vec p = splat(1.3981999e-3f);
+  vec p = splat(1.9875692e-4f);
+  p = p * r + 1.3981999e-3f;
   p = p * r + 8.3334519e-3f;
   p = p * r + 4.1665796e-2f;
   p = p * r + 1.6666665e-1f;
   p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
+  p = p * (r * r) + (r + 1.0f);
   ivec power = ((ivec)shifted + 127) << 23;
   return p * (vec)power;
 }

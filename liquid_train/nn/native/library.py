@@ -1,0 +1,80 @@
+"""The loaded kernels, or why there are none. Nothing happens before the first question."""
+
+import ctypes
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from liquid_train.nn.native.build import BuildError, built_library
+from liquid_train.nn.native.structures import CfCCall
+
+log = logging.getLogger(__name__)
+
+
+class Library:
+    """The functions of the shared library.
+
+    Args:
+        path: Where it is.
+
+    Raises:
+        BuildError: If it cannot be loaded, or was not built from these sources.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            loaded = ctypes.CDLL(str(path))
+            self.cfc_forward = _function(loaded, "cfc_forward", CfCCall)
+            self.cfc_backward = _function(loaded, "cfc_backward", CfCCall)
+            sizes = (ctypes.c_int64 * 1)()
+            loaded.liquid_sizes(sizes)
+        except (OSError, AttributeError) as error:
+            raise BuildError(f"{path} cannot be loaded: {error}") from error
+        if list(sizes) != [ctypes.sizeof(CfCCall)]:
+            raise BuildError(f"{path} takes structures of {list(sizes)} bytes: it is of other sources")
+
+
+class _Once:
+    """The library of this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.asked = False
+        self.library: Library | None = None
+        self.reason = ""
+
+    def find(self) -> None:
+        with self.lock:
+            if self.asked:
+                return
+            try:
+                if os.environ.get("LIQUID_TRAIN_NATIVE") == "0":
+                    self.reason = "LIQUID_TRAIN_NATIVE=0"
+                else:
+                    self.library = Library(built_library())
+            except BuildError as error:
+                self.reason = str(error)
+                log.warning("CfC and LTC run without their C++ kernels, more slowly: %s", error)
+            self.asked = True
+
+
+_once = _Once()
+
+
+def native() -> Library | None:
+    """Return the kernels, compiled now if need be, or None when there can be none on this machine.
+
+    Why there are none is logged once. ``LIQUID_TRAIN_NATIVE=0`` in the environment switches them off.
+    """
+    if not _once.asked:
+        _once.find()
+    return _once.library
+
+
+def _function(loaded: ctypes.CDLL, name: str, structure: type[ctypes.Structure]) -> Any:
+    function = getattr(loaded, name)
+    function.argtypes = [ctypes.POINTER(structure)]
+    function.restype = None
+    return function

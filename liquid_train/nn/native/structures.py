@@ -1,0 +1,34 @@
+"""The structures that the kernels take, as in ``cfc.h`` and ``ltc.h``, and addresses of tensors for them."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+_Field = tuple[str, Any]
+
+
+def _fields(kind: Any, names: str) -> list[_Field]:
+    return [(name, kind) for name in names.split()]
+
+
+class CfCCall(ctypes.Structure):
+    """``struct CfC`` of ``cfc.h``."""
+
+    _fields_ = [  # noqa: RUF012
+        *_fields(ctypes.c_int64, "T B C H L K mode activation threads"),
+        *_fields(ctypes.c_float, "gain scale span unused"),
+        *_fields(ctypes.c_void_p, "x spans backbone heads mask time_mask a w_tau states values u"),
+        *_fields(ctypes.c_void_p, "grads d_values d_u d_initial d_spans d_closed"),
+    ]
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Return where the first number of a contiguous tensor is."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def addresses(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
+    """Return an array of addresses."""
+    return (ctypes.c_void_p * len(tensors))(*map(address, tensors))
