@@ -111,59 +111,44 @@ class NativeCfC(torch.autograd.Function):
         """Run the steps backwards; gradients of weights are products over all steps at once."""
         plan: Plan = ctx.plan
         x, states, values, u, *given = ctx.saved_tensors
-        spans, mask, time_mask, _, _, *maps = given
+        spans, maps = given[0], given[5:]
         call, _kept = _call(plan, x, given, states, values, u)
         grads = grads.contiguous()
-        d_values, d_u, d_initial = (torch.empty_like(part) for part in (values, u, states[0]))
+        d_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
+        d_initial = torch.empty_like(states[0])
         d_spans = torch.empty_like(spans) if ctx.needs_input_grad[3] else None
         closed = states.new_zeros(call.threads, 2, states.shape[2])
-        call.grads, call.d_values, call.d_u = address(grads), address(d_values), address(d_u)
-        call.d_initial, call.d_spans, call.d_closed = address(d_initial), address(d_spans), address(closed)
+        units = u.shape[2]
+        d_maps = [torch.empty_like(part) for part in maps[: 2 * plan.layers]]
+        d_maps += [states.new_empty(units, maps[2 * plan.layers].shape[1]), states.new_empty(units)]
+        pointers = addresses(d_maps)
+        call.grads, call.d_x, call.d_initial = address(grads), address(d_x), address(d_initial)
+        call.d_spans, call.d_closed = address(d_spans), address(closed)
+        call.d_maps = ctypes.addressof(pointers)
         plan.library.cfc_backward(call)
 
-        ends = [*d_values.flatten(1, 2), d_u.flatten(0, 1)]
-        below = [torch.cat([x, states[:-1]], 2).flatten(0, 1), *values.flatten(1, 2)]
-        d_maps = [part for d, z in zip(ends, below, strict=True) for part in (d.t() @ z, d.sum(0))]
-        heads = _Heads(plan.mode, plan.span, spans is not None, mask, time_mask)
-        d_maps[-2:] = heads.split(*d_maps[-2:], states.shape[2])
-        d_x = None
-        if ctx.needs_input_grad[1]:
-            first = maps[0] if plan.layers else heads.merge(maps[::2])
-            d_x = (ends[0] @ first[:, : x.shape[2]]).view_as(x)
+        d_maps[-2:] = _split(plan, given, d_maps[-2], d_maps[-1], states.shape[2])
         d_a, d_w_tau = closed.sum(0).unsqueeze(1) if plan.mode == "pure" else (None, None)
         return None, d_x, d_initial, d_spans, None, None, d_a, d_w_tau, *d_maps
 
 
-@dataclass(frozen=True)
-class _Heads:
-    """The heads as one map: ff1, ff2, the gate and, with spans of the samples, what the span multiplies."""
-
-    mode: str
-    span: float
-    spans: bool
-    mask: Tensor | None
-    time_mask: Tensor | None
-
-    def merge(self, weights: Sequence[Tensor]) -> Tensor:
-        if self.mode == "pure":
-            return _masked(weights[0], self.mask)
-        f1, f2 = (_masked(weight, self.mask) for weight in weights[:2])
-        a, b = (_masked(weight, self.time_mask) for weight in weights[2:])
-        return torch.cat([f1, f2, b, a] if self.spans else [f1, f2, torch.add(b, a, alpha=self.span)])
-
-    def split(self, weight: Tensor, bias: Tensor, units: int) -> list[Tensor]:
-        """Return the gradients of weight and bias of each head from those of the one map."""
-        weights, biases = weight.split(units), bias.split(units)
-        if self.mode == "pure":
-            return [_masked(weight, self.mask), bias]
-        last = -1 if self.spans else 2
-        factor = 1.0 if self.spans else self.span
-        return [
-            *(_masked(weights[0], self.mask), biases[0]),
-            *(_masked(weights[1], self.mask), biases[1]),
-            *(_masked(weights[last] * factor, self.time_mask), biases[last] * factor),
-            *(_masked(weights[2], self.time_mask), biases[2]),
-        ]
+def _split(
+    plan: Plan, given: Sequence[Tensor | None], weight: Tensor, bias: Tensor, units: int
+) -> list[Tensor]:
+    """Return the gradients of weight and bias of each head from those of the one map of all heads."""
+    spans, mask, time_mask = given[:3]
+    weights, biases = weight.split(units), bias.split(units)
+    if plan.mode == "pure":
+        return [_masked(weight, mask), bias]
+    by_span, by_span_bias = (weights[2], biases[2]) if spans is None else (weights[3], biases[3])
+    if spans is None and plan.span != 1.0:
+        by_span, by_span_bias = by_span * plan.span, by_span_bias * plan.span
+    return [
+        *(_masked(weights[0], mask), biases[0]),
+        *(_masked(weights[1], mask), biases[1]),
+        *(_masked(by_span, time_mask), by_span_bias),
+        *(_masked(weights[2], time_mask), biases[2]),
+    ]
 
 
 def _masked(weight: Tensor, mask: Tensor | None) -> Tensor:

@@ -100,13 +100,14 @@ class Paired:
     def back(self, opened: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Synapses``."""
         inner = _logistic_back(_by_target(d).bmm(self.weights.transpose(1, 2)), opened)
-        return inner, torch.einsum("hns,hs->ns", inner, self.slope)
+        through: Tensor = torch.einsum("hns,hs->ns", inner, self.slope)
+        return inner, through
 
     def parameters(
         self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See ``Synapses``."""
-        by_slope = torch.einsum("hns,ns->hs", inner, v)
+        by_slope: Tensor = torch.einsum("hns,ns->hs", inner, v)
         return opened.transpose(1, 2).bmm(_by_target(d)), by_slope, -inner.sum(1)
 
 

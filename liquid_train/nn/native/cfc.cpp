@@ -1,7 +1,7 @@
 #include "cfc.h"
 
 #include <algorithm>
-#include <cmath>
+#include <memory>
 #include <vector>
 
 #include "product.h"
@@ -9,7 +9,8 @@
 
 namespace {
 
-constexpr int PAIR = 2;  // vectors of a panel of a plain map
+constexpr int PAIR = 2;         // vectors of a panel of a plain map
+constexpr int64_t BLOCK = 64;  // rows that are taken through all steps together: their data stays in the cache
 
 // Heads that one panel holds for the same units: ff1 alone; ff1, ff2, gate; or with time_a of its own.
 int64_t head_count(const CfC& c) { return c.mode == 2 ? 1 : c.spans ? 4 : 3; }
@@ -157,40 +158,48 @@ template <int N>
 void forward(const CfC& c) {
   Maps maps = pack_forward(c);
   share(c.B, c.threads, [&](int64_t, int64_t first, int64_t last) {
-    for (int64_t t = 0; t < c.T; t++) {
-      for (int64_t layer = 0; layer < c.L; layer++) run_backbone(c, maps, layer, t, first, last);
-      run_heads<N>(c, maps, t, first, last);
-    }
+    for (; first < last; first += BLOCK)
+      for (int64_t t = 0; t < c.T; t++) {
+        int64_t end = std::min(first + BLOCK, last);
+        for (int64_t layer = 0; layer < c.L; layer++) run_backbone(c, maps, layer, t, first, end);
+        run_heads<N>(c, maps, t, first, end);
+      }
+  });
+}
+
+int64_t width_of(const CfC& c, int64_t layer) { return layer == c.L ? head_count(c) * c.H : c.K; }
+
+int64_t inputs_of(const CfC& c, int64_t layer) { return layer == 0 ? c.C + c.H : c.K; }
+
+// Some columns of a map's weight, which bring gradients down to what they read.
+Panels pack_back(const CfC& c, int64_t layer, int64_t first, int64_t columns) {
+  int64_t stride = inputs_of(c, layer), panels = (vectors(columns) + PAIR - 1) / PAIR;
+  return pack<PAIR>(width_of(c, layer), panels, [&](int64_t k, int64_t panel, int j, int lane) {
+    int64_t column = (panel * PAIR + j) * W + lane;
+    if (column >= columns) return 0.0f;
+    if (layer == c.L) return head_weight(c, k / c.H, k % c.H, first + column);
+    return c.backbone[2 * layer][k * stride + first + column];
   });
 }
 
 struct BackMaps {
-  std::vector<Panels> below;  // what brings gradients to the map below, the first to the state
+  std::vector<Panels> below;  // to the map below, the first to the state
+  Panels input;
 };
 
-// Columns of the weight that lead to what a layer reads: of the first, the state.
 BackMaps pack_backward(const CfC& c) {
   BackMaps maps;
-  for (int64_t layer = 0; layer <= c.L; layer++) {
-    int64_t rows = layer == c.L ? head_count(c) * c.H : c.K;
-    int64_t skip = layer == 0 ? c.C : 0, columns = layer == 0 ? c.H : c.K;
-    int64_t stride = skip + columns, panels = (vectors(columns) + PAIR - 1) / PAIR;
-    maps.below.push_back(pack<PAIR>(rows, panels, [&](int64_t k, int64_t panel, int j, int lane) {
-      int64_t column = (panel * PAIR + j) * W + lane;
-      if (column >= columns) return 0.0f;
-      if (layer == c.L) return head_weight(c, k / c.H, k % c.H, skip + column);
-      return c.backbone[2 * layer][k * stride + skip + column];
-    }));
-  }
+  maps.below.push_back(pack_back(c, 0, c.C, c.H));
+  for (int64_t layer = 1; layer <= c.L; layer++) maps.below.push_back(pack_back(c, layer, 0, c.K));
+  if (c.d_x) maps.input = pack_back(c, 0, 0, c.C);
   return maps;
 }
 
 // Rows of d [·, rows] times the panels; finish(row, column, left, value) takes each vector.
 template <class Finish>
-INLINE void bring_down(const Panels& panels, const float* d, int64_t columns, int64_t first, int64_t last,
-                       Finish finish) {
+INLINE void bring_down(const Panels& panels, const float* d, int64_t columns, int64_t rows, Finish finish) {
   for (int64_t column = 0, panel = 0; column < columns; column += PAIR * W, panel++)
-    tiles<tile_rows<PAIR>()>(first, last, [&](auto tile, int64_t row) __attribute__((always_inline)) {
+    tiles<tile_rows<PAIR>()>(0, rows, [&](auto tile, int64_t row) __attribute__((always_inline)) {
       constexpr int M = decltype(tile)::value;
       vec acc[M][PAIR] = {};
       accumulate<M, PAIR>(acc, d + row * panels.rows, panels.rows, panels.rows, panels.at(panel));
@@ -226,45 +235,135 @@ INLINE vec open(const CfC& c, vec dh, const float* u, float* d_u, int64_t sample
   }
 }
 
+// What a map read and the gradients of what it gave, for some steps of some rows, and from them its gradients.
+struct MapGradients {
+  int64_t width, inputs, padded;
+  std::vector<float> d, read, weight, bias;
+
+  MapGradients(int64_t width, int64_t inputs, int64_t rows)
+      : width(width), inputs(inputs), padded((vectors(inputs) + PAIR - 1) / PAIR * PAIR * W),
+        d(rows * width), read(rows * padded), weight(width * padded), bias(width) {}
+
+  void add(int64_t rows) {
+    for (int64_t row = 0; row < rows; row++)
+      for (int64_t i = 0; i < width; i++) bias[i] += d[row * width + i];
+    for (int64_t column = 0; column < padded; column += PAIR * W)
+      tiles<tile_rows<PAIR>()>(0, width, [&](auto tile, int64_t row) __attribute__((always_inline)) {
+        constexpr int M = decltype(tile)::value;
+        vec acc[M][PAIR];
+        for (int r = 0; r < M; r++)
+          for (int j = 0; j < PAIR; j++) acc[r][j] = load(&weight[(row + r) * padded + column + j * W]);
+        accumulate_outer<M, PAIR>(acc, &d[row], width, &read[column], padded, rows);
+        for (int r = 0; r < M; r++)
+          for (int j = 0; j < PAIR; j++) store(&weight[(row + r) * padded + column + j * W], acc[r][j]);
+      });
+  }
+};
+
+// A thread's share of the backward pass: blocks of rows, each through all steps.
 template <int N>
-void backward_rows(const CfC& c, const BackMaps& maps, float* closed, int64_t first, int64_t last) {
-  float* carried = c.d_initial;
-  for (int64_t i = first * c.H; i < last * c.H; i++) carried[i] = 0;
-  for (int64_t t = c.T - 1; t >= 0; t--) {
-    for (int64_t row = first; row < last; row++) {
-      int64_t sample = t * c.B + row;
+class Backward {
+ public:
+  Backward(const CfC& c, const BackMaps& maps, int64_t block, float* closed)
+      : c(c), maps(maps), block(block), chunk(std::min(c.T, (BLOCK + block - 1) / block)), closed(closed) {
+    for (int64_t layer = 0; layer <= c.L; layer++)
+      gradients.emplace_back(width_of(c, layer), inputs_of(c, layer), block * chunk);
+  }
+
+  void run(int64_t first, int64_t last) {
+    int64_t rows = last - first, filled = 0;
+    std::fill(c.d_initial + first * c.H, c.d_initial + last * c.H, 0.0f);
+    for (int64_t t = c.T - 1; t >= 0; t--) {
+      step(t, first, last, filled * rows);
+      if (++filled == chunk || t == 0) {
+        for (MapGradients& map : gradients) map.add(filled * rows);
+        filled = 0;
+      }
+    }
+  }
+
+  std::vector<MapGradients> gradients;
+
+ private:
+  // at: where in the buffers the rows of this step begin.
+  void step(int64_t t, int64_t first, int64_t last, int64_t at) {
+    int64_t rows = last - first;
+    keep(t, first, last, at);
+    float* d = &gradients[c.L].d[at * N * c.H];
+    for (int64_t row = 0; row < rows; row++) {
+      int64_t sample = t * c.B + first + row;
       vec d_span = {};
       for (int64_t column = 0; column < c.H; column += W) {
-        int64_t left = c.H - column, at = sample * N * c.H + column;
-        vec dh = load(c.grads + sample * c.H + column, left) + load(carried + row * c.H + column, left);
-        d_span += open<N>(c, dh, c.u + at, c.d_u + at, sample, column, closed);
+        int64_t left = c.H - column;
+        vec dh = load(c.grads + sample * c.H + column, left) +
+                 load(c.d_initial + (first + row) * c.H + column, left);
+        d_span += open<N>(c, dh, c.u + sample * N * c.H + column, d + row * N * c.H + column, sample, column, closed);
       }
       if (c.d_spans) c.d_spans[sample] = sum(d_span);
     }
-    const float* d = c.d_u + t * c.B * N * c.H;
     for (int64_t layer = c.L - 1; layer >= 0; layer--) {
-      int64_t offset = (layer * c.T + t) * c.B * c.K;
-      const float* z = c.values + offset;
-      float *out = c.d_values + offset, peak = c.gain * c.scale, fall = c.scale / c.gain;
-      bring_down(maps.below[layer + 1], d, c.K, first, last, [&](int64_t row, int64_t column, int64_t left, vec v) __attribute__((always_inline)) {
+      const float* z = c.values + ((layer * c.T + t) * c.B + first) * c.K;
+      float *out = &gradients[layer].d[at * c.K], peak = c.gain * c.scale, fall = c.scale / c.gain;
+      bring_down(maps.below[layer + 1], d, c.K, rows, [&](int64_t row, int64_t column, int64_t left, vec v) __attribute__((always_inline)) {
         vec y = load(z + row * c.K + column, left);
         v = c.activation == 0 ? v * (peak - fall * y * y) : (y > 0.0f ? v : vec{});
         store(out + row * c.K + column, v, left);
       });
       d = out;
     }
-    bring_down(maps.below[0], d, c.H, first, last, [&](int64_t row, int64_t column, int64_t left, vec v) __attribute__((always_inline)) {
-      store(carried + row * c.H + column, v, left);
+    bring_down(maps.below[0], d, c.H, rows, [&](int64_t row, int64_t column, int64_t left, vec v) __attribute__((always_inline)) {
+      store(c.d_initial + (first + row) * c.H + column, v, left);
     });
+    if (c.d_x)
+      bring_down(maps.input, d, c.C, rows, [&](int64_t row, int64_t column, int64_t left, vec v) __attribute__((always_inline)) {
+        store(c.d_x + (t * c.B + first + row) * c.C + column, v, left);
+      });
+  }
+
+  // Copy what each map read, padded.
+  void keep(int64_t t, int64_t first, int64_t last, int64_t at) {
+    for (int64_t layer = 0; layer <= c.L; layer++) {
+      MapGradients& map = gradients[layer];
+      Sources from = sources_of(c, layer, t);
+      for (int64_t row = first; row < last; row++) {
+        float* out = &map.read[(at + row - first) * map.padded];
+        for (int i = 0; i < from.count; i++) {
+          const Source& part = from.parts[i];
+          out = std::copy_n(part.a + row * part.stride, part.rows, out);
+        }
+      }
+    }
+  }
+
+  const CfC& c;
+  const BackMaps& maps;
+  int64_t block, chunk;
+  float* closed;
+};
+
+// Add a thread's gradients to the result, which the first one sets.
+void collect(const CfC& c, const std::vector<MapGradients>& gradients, bool set) {
+  for (int64_t layer = 0; layer <= c.L; layer++) {
+    const MapGradients& map = gradients[layer];
+    float *weight = c.d_maps[2 * layer], *bias = c.d_maps[2 * layer + 1];
+    for (int64_t i = 0; i < map.width; i++) {
+      for (int64_t k = 0; k < map.inputs; k++, weight++)
+        *weight = (set ? 0.0f : *weight) + map.weight[i * map.padded + k];
+      bias[i] = (set ? 0.0f : bias[i]) + map.bias[i];
+    }
   }
 }
 
 template <int N>
 void backward(const CfC& c) {
   BackMaps maps = pack_backward(c);
+  std::vector<std::unique_ptr<Backward<N>>> shares(c.threads);
   share(c.B, c.threads, [&](int64_t slice, int64_t first, int64_t last) {
-    backward_rows<N>(c, maps, c.d_closed + 2 * slice * c.H, first, last);
+    int64_t block = std::min(BLOCK, last - first);
+    shares[slice] = std::make_unique<Backward<N>>(c, maps, block, c.d_closed + 2 * slice * c.H);
+    for (; first < last; first += block) shares[slice]->run(first, std::min(first + block, last));
   });
+  for (size_t i = 0; i < shares.size(); i++) collect(c, shares[i]->gradients, i == 0);
 }
 
 }  // namespace

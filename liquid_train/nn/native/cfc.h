@@ -29,11 +29,12 @@ struct CfC {
   float* u;       // [T, B, N · H]: tanh of ff1 and ff2, the gate, time_a if there are spans; or ff1
 
   const float* grads;  // [T, B, H]
-  float* d_values;     // [L, T, B, K], before the activation
-  float* d_u;          // [T, B, N · H], before the activations
+  float* d_x;          // [T, B, C] or null
   float* d_initial;    // [B, H]
   float* d_spans;      // [T, B] or null
   float* d_closed;     // [threads, 2, H]: of a and w_tau, given as zeros
+  // Weight and bias of each backbone layer, then of ff1, ff2, gate and, with spans, time_a as one map.
+  float* const* d_maps;
 };
 
 extern "C" {

@@ -57,6 +57,23 @@ INLINE void accumulate(vec (&acc)[M][N], const float* a, int64_t stride, int64_t
   }
 }
 
+// acc += the outer products of W · N columns of read with M columns of d, summed over rows.
+template <int M, int N>
+INLINE void accumulate_outer(vec (&acc)[M][N], const float* d, int64_t d_stride, const float* read,
+                             int64_t read_stride, int64_t rows) {
+  for (int64_t k = 0; k < rows; k++, d += d_stride, read += read_stride) {
+    vec b[N];
+#pragma GCC unroll 8
+    for (int j = 0; j < N; j++) b[j] = load(read + j * W);
+#pragma GCC unroll 16
+    for (int r = 0; r < M; r++) {
+      vec s = splat(d[r]);
+#pragma GCC unroll 8
+      for (int j = 0; j < N; j++) acc[r][j] += s * b[j];
+    }
+  }
+}
+
 // Call body(M, row), M a constant, so that tiles of M rows cover them all.
 template <int M, class Body>
 INLINE void tiles(int64_t row, int64_t end, Body body) {

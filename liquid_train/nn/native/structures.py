@@ -16,11 +16,11 @@ def _fields(kind: Any, names: str) -> list[_Field]:
 class CfCCall(ctypes.Structure):
     """``struct CfC`` of ``cfc.h``."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *_fields(ctypes.c_int64, "T B C H L K mode activation threads"),
         *_fields(ctypes.c_float, "gain scale span unused"),
         *_fields(ctypes.c_void_p, "x spans backbone heads mask time_mask a w_tau states values u"),
-        *_fields(ctypes.c_void_p, "grads d_values d_u d_initial d_spans d_closed"),
+        *_fields(ctypes.c_void_p, "grads d_x d_initial d_spans d_closed d_maps"),
     ]
 
 
