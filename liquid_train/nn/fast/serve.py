@@ -12,6 +12,7 @@ from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.fast.cfc import run_cfc
 from liquid_train.nn.fast.ltc import run_ltc
 from liquid_train.nn.fast.native_cfc import run_native_cfc, serves_cfc
+from liquid_train.nn.fast.native_ltc import run_native_ltc
 from liquid_train.nn.fast.why_not import Cell
 from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.native.library import Library, native
@@ -43,14 +44,18 @@ def _run(
         x = _run_cfc(cell, x, h, spans)
         return x, [(x, h)]
     if isinstance(cell, LTCCell):
-        outputs, x = run_ltc(cell, x, h, spans)
-        return outputs, [(x, h)]
-    states = []
+        library = _kernels(h)
+        if library is None:
+            outputs, states = run_ltc(cell, x, h, spans)
+        else:
+            outputs, states = run_native_ltc(library, cell, x, h, spans)
+        return outputs, [(states, h)]
+    layers = []
     # A layer reads the layer before it at the same step only: each can run over the whole sequence in turn.
     for layer, start in zip(cell.children(), torch.split(h, cell.layer_sizes, dim=1), strict=True):
         x = _run_cfc(cast(CfCCell, layer), x, start, spans)
-        states.append((x, start))
-    return x[..., : cell.output_size], states
+        layers.append((x, start))
+    return x[..., : cell.output_size], layers
 
 
 def _run_cfc(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> Tensor:

@@ -375,5 +375,3 @@ void cfc_forward(const CfC* c) {
 void cfc_backward(const CfC* c) {
   head_count(*c) == 1 ? backward<1>(*c) : head_count(*c) == 3 ? backward<3>(*c) : backward<4>(*c);
 }
-
-extern "C" void liquid_sizes(int64_t* sizes) { sizes[0] = sizeof(CfC); }

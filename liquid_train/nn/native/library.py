@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from liquid_train.nn.native.build import BuildError, built_library
-from liquid_train.nn.native.structures import CfCCall
+from liquid_train.nn.native.structures import CfCCall, LTCCall
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +28,13 @@ class Library:
             loaded = ctypes.CDLL(str(path))
             self.cfc_forward = _function(loaded, "cfc_forward", CfCCall)
             self.cfc_backward = _function(loaded, "cfc_backward", CfCCall)
-            sizes = (ctypes.c_int64 * 1)()
+            self.ltc_forward = _function(loaded, "ltc_forward", LTCCall)
+            self.ltc_backward = _function(loaded, "ltc_backward", LTCCall)
+            sizes = (ctypes.c_int64 * 2)()
             loaded.liquid_sizes(sizes)
         except (OSError, AttributeError) as error:
             raise BuildError(f"{path} cannot be loaded: {error}") from error
-        if list(sizes) != [ctypes.sizeof(CfCCall)]:
+        if list(sizes) != [ctypes.sizeof(CfCCall), ctypes.sizeof(LTCCall)]:
             raise BuildError(f"{path} takes structures of {list(sizes)} bytes: it is of other sources")
 
 

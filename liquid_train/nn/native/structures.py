@@ -24,6 +24,24 @@ class CfCCall(ctypes.Structure):
     ]
 
 
+class SynapsesCall(ctypes.Structure):
+    """``struct Parameters`` of ``ltc.h``."""
+
+    _fields_ = _fields(ctypes.c_void_p, "w mu sigma erev mask d_w d_mu d_sigma d_erev")
+
+
+class LTCCall(ctypes.Structure):
+    """``struct LTC`` of ``ltc.h``."""
+
+    _fields_ = [
+        *_fields(ctypes.c_int64, "T B C H unfolds threads"),
+        *_fields(ctypes.c_float, "span epsilon"),
+        *_fields(ctypes.c_void_p, "x spans cm gleak vleak"),
+        *_fields(SynapsesCall, "sensory neural"),
+        *_fields(ctypes.c_void_p, "states grads d_x d_initial d_spans d_cm d_gleak d_vleak"),
+    ]
+
+
 def address(tensor: Tensor | None) -> int | None:
     """Return where the first number of a contiguous tensor is."""
     return None if tensor is None else tensor.data_ptr()

@@ -59,25 +59,25 @@ INLINE vec clamp(vec x, float low, float high) {
 
 INLINE vec absolute(vec x) { return x < 0.0f ? -x : x; }
 
-// 2^n times a polynomial of r, |r| <= log(2) / 2: within two units in the last place. log(2) is in two parts.
-INLINE vec exponential(vec x) {
-  x = clamp(x, -87.0f, 87.0f);
-  const vec magic = splat(12582912.0f);
-  vec shifted = x * 1.44269504f + magic;
-  vec n = shifted - magic;
-  vec r = x - n * 0.693359375f;
-  r = r + n * 2.12194440e-4f;
-  vec p = splat(1.9875692e-4f);
-  p = p * r + 1.3981999e-3f;
-  p = p * r + 8.3334519e-3f;
-  p = p * r + 4.1665796e-2f;
-  p = p * r + 1.6666665e-1f;
-  p = p * r + 0.5f;
-  p = p * (r * r) + (r + 1.0f);
+// 2^n times a polynomial of r = x - n, |r| <= 1/2: within two units in the last place.
+INLINE vec power_of_two(vec x) {
+  x = clamp(x, -126.0f, 126.0f);
+  const vec magic = splat(12582912.0f);  // adding it leaves the nearest whole number in the low bits
+  vec shifted = x + magic;
+  vec r = x - (shifted - magic);
+  vec p = splat(1.5403530e-4f);
+  p = p * r + 1.3333558e-3f;
+  p = p * r + 9.6181291e-3f;
+  p = p * r + 5.5504109e-2f;
+  p = p * r + 2.4022651e-1f;
+  p = p * r + 6.9314718e-1f;
+  p = p * r + 1.0f;
   ivec power = ((ivec)shifted + 127) << 23;
   return p * (vec)power;
 }
 
-INLINE vec logistic(vec x) { return 1.0f / (1.0f + exponential(-x)); }
+INLINE vec exponential(vec x) { return power_of_two(x * 1.44269504f); }
 
-INLINE vec hyperbolic_tangent(vec x) { return 2.0f * logistic(2.0f * x) - 1.0f; }
+INLINE vec logistic(vec x) { return 1.0f / (1.0f + power_of_two(x * -1.44269504f)); }
+
+INLINE vec hyperbolic_tangent(vec x) { return 2.0f / (1.0f + power_of_two(x * -2.88539008f)) - 1.0f; }
