@@ -5,6 +5,7 @@ Source: Hasani et al. 2022, "Closed-form continuous-time neural networks", doi 1
 Shapes: B batch, C input channels, H hidden units, K features that the heads read.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from liquid_train.nn._checks import check_at_least, check_channels, check_choice, time_column
+from liquid_train.nn.native.cells import cfc_step
+from liquid_train.nn.native.step import quick_step
 
 MODES = ("default", "pure", "no_gate")
 
@@ -58,9 +61,14 @@ class CfCCell(nn.Module):
         sparsity_mask: Array ``[K, H]``; the heads ff1 and ff2 keep only the weights where it is not zero.
         strict_wiring: Mask the time gates as well, and keep the mask's zeros when a state dict is loaded.
 
+    Attributes:
+        fast: Whether kernels in C++ may run steps without autograd, with the same numbers.
+
     Raises:
         ValueError: If an argument is outside the values above.
     """
+
+    fast = True
 
     def __init__(
         self,
@@ -140,6 +148,10 @@ class CfCCell(nn.Module):
         """
         check_channels(input, self.input_size)
         ts = time_column("ts", ts, hx)
+        if self.fast:
+            state = quick_step(self, partial(cfc_step, self), input, hx, ts)
+            if state is not None:
+                return state, state
         z = torch.cat([input, hx], 1)
         if self.backbone is not None:
             z = self.backbone(z)
@@ -220,4 +232,4 @@ def _head_mask(mask: npt.NDArray[Any] | None, features: int, hidden_size: int) -
             f"sparsity_mask has shape {mask.shape}: "
             f"give one row per feature of the heads and one column per hidden unit, {(features, hidden_size)}"
         )
-    return np.asarray(np.abs(mask.T))
+    return np.ascontiguousarray(np.abs(mask.T))

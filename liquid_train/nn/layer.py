@@ -14,6 +14,7 @@ from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.fast import run_fast, why_not
 from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.memory_cell import MemoryCell
+from liquid_train.nn.native.step import MOST_SAMPLES
 from liquid_train.nn.sequences import Sequences
 from liquid_train.nn.unroll import unroll
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
@@ -54,6 +55,9 @@ class LiquidLayer(nn.Module):
             check_at_least("proj_size", proj_size, 1)
         check_choice("fast", fast, (True, False, "auto"))
         self.fast = fast
+        for module in rnn_cell.modules():
+            if isinstance(module, CfCCell | LTCCell):
+                module.fast = fast is not False
         self.input_size = rnn_cell.sensory_size
         self.state_size = rnn_cell.state_size
         self.output_size = rnn_cell.output_size if proj_size is None else proj_size
@@ -116,14 +120,17 @@ class LiquidLayer(nn.Module):
 
     def _run(self, sequences: Sequences, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the outputs of all steps ``[B, T, O]`` and the state at each sequence's end."""
-        if sequences.inputs.shape[sequences.time_dim] == 0:
+        steps = sequences.inputs.shape[sequences.time_dim]
+        if steps == 0:
             return sequences.inputs.new_zeros(*sequences.inputs.shape[:2], self.rnn_cell.output_size), state
-        if self.fast is not False:
+        # The cell's own step is quicker than what surrounds a sequence.
+        streams = steps == 1 and sequences.batch_size <= MOST_SAMPLES and not torch.is_grad_enabled()
+        if self.fast is True or (self.fast == "auto" and not streams):
             reason = why_not(self.rnn_cell, self.lstm, sequences.inputs, sequences.timespans, state)
             if reason is None:
-                outputs, end = run_fast(self.rnn_cell, sequences, state[0])
-                return outputs, (end,)
+                whole, end = run_fast(self.rnn_cell, sequences, state[0])
+                return whole, (end,)
             if self.fast is True:
                 raise ValueError(f"fast=True but {reason}: use fast='auto' or fast=False")
-        steps, state = unroll(self.rnn_cell, self.lstm, sequences, state)
-        return torch.stack(steps, sequences.time_dim), state
+        outputs, state = unroll(self.rnn_cell, self.lstm, sequences, state)
+        return torch.stack(outputs, sequences.time_dim), state

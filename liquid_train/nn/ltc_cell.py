@@ -6,12 +6,16 @@ algorithm 1; the wiring as in Lechner et al. 2020, doi 10.1038/s42256-020-00237-
 Shapes: B batch, C input channels, H neurons, M motor neurons, S sources of synapses (C or H).
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from ncps.wirings import Wiring
 from torch import Tensor, nn
 
 from liquid_train.nn._checks import check_at_least, check_channels, check_choice, time_column
+from liquid_train.nn.native.cells import ltc_step
+from liquid_train.nn.native.step import quick_step
 from liquid_train.nn.wired_cell import WiredCell
 
 MAPPINGS = ("affine", "linear", None)
@@ -55,10 +59,14 @@ class LTCCell(WiredCell):
         implicit_param_constraints: Keep ``w``, ``sensory_w``, ``cm`` and ``gleak`` positive by a softplus.
             When False they are used as they are: call ``apply_weight_constraints`` after each optimizer step.
 
+    Attributes:
+        fast: Whether kernels in C++ may run steps without autograd, with the same numbers.
+
     Raises:
         ValueError: If a mapping is unknown, or the wiring does not fit ``in_features``.
     """
 
+    fast = True
     sparsity_mask: Tensor
     sensory_sparsity_mask: Tensor
 
@@ -135,7 +143,11 @@ class LTCCell(WiredCell):
         check_channels(inputs, self.sensory_size)
         elapsed_time = time_column("elapsed_time", elapsed_time, states)
         inputs = _affine(inputs, self.input_w, self.input_b)
-        new_states = self._solve(inputs, states, elapsed_time)
+        new_states = None
+        if self.fast:
+            new_states = quick_step(self, partial(ltc_step, self), inputs, states, elapsed_time)
+        if new_states is None:
+            new_states = self._solve(inputs, states, elapsed_time)
         return _affine(new_states[:, : self.motor_size], self.output_w, self.output_b), new_states
 
     def _solve(self, inputs: Tensor, v: Tensor, elapsed_time: Tensor | float) -> Tensor:

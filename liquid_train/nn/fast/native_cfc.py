@@ -13,17 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from liquid_train.nn.cfc_cell import CfCCell, LeCunTanh
+from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.native.library import Library
-from liquid_train.nn.native.structures import CfCCall, address, addresses
-
-_MODES = {"default": 0, "no_gate": 1, "pure": 2}
-_ACTIVATIONS: dict[type, tuple[int, float, float]] = {
-    LeCunTanh: (0, 1.7159, 0.666),
-    nn.Tanh: (0, 1.0, 1.0),
-    nn.ReLU: (1, 1.0, 1.0),
-}
-"""Number, gain and scale."""
+from liquid_train.nn.native.structures import ACTIVATIONS, MODES, CfCCall, address, addresses
 
 
 @dataclass(frozen=True)
@@ -34,20 +26,20 @@ class Plan:
         library: The kernels.
         mode: The cell's.
         layers: Backbone layers L.
-        activation: Class of the backbone's activation.
+        activation: Class name of the backbone's activation.
         span: The span of every step where samples have none of their own.
     """
 
     library: Library
     mode: str
     layers: int
-    activation: type
+    activation: str
     span: float
 
 
 def serves_cfc(cell: CfCCell) -> bool:
     """Return whether the kernels have the cell's activation."""
-    return cell.backbone is None or type(cell.backbone[1]) in _ACTIVATIONS
+    return cell.backbone is None or type(cell.backbone[1]).__name__ in ACTIVATIONS
 
 
 def run_native_cfc(library: Library, cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> Tensor:
@@ -57,7 +49,7 @@ def run_native_cfc(library: Library, cell: CfCCell, x: Tensor, h: Tensor, spans:
     """
     times, span = (spans, 1.0) if isinstance(spans, Tensor) else (None, spans)
     linears = [module for module in cell.backbone or () if isinstance(module, nn.Linear)]
-    activation = nn.ReLU if cell.backbone is None else type(cell.backbone[1])
+    activation = "ReLU" if cell.backbone is None else type(cell.backbone[1]).__name__
     plan = Plan(library, cell.mode, len(linears), activation, span)
     pure = cell.mode == "pure"
     linears += [cell.ff1] if pure else [cell.ff1, cell.ff2, cell.time_a, cell.time_b]
@@ -167,9 +159,9 @@ def _call(
     """Return what the kernels take, and what must live until they have run."""
     spans, mask, time_mask, a, w_tau, *maps = given
     backbone, heads = addresses(maps[: 2 * plan.layers]), addresses(maps[2 * plan.layers :])
-    activation, gain, scale = _ACTIVATIONS[plan.activation]
+    activation, gain, scale = ACTIVATIONS[plan.activation]
     call = CfCCall(
-        *(*x.shape, states.shape[2], plan.layers, values.shape[3], _MODES[plan.mode], activation),
+        *(*x.shape, states.shape[2], plan.layers, values.shape[3], MODES[plan.mode], activation),
         max(1, min(torch.get_num_threads(), x.shape[1])),
         *(gain, scale, plan.span, 0.0),
         *(address(x), address(spans), ctypes.addressof(backbone), ctypes.addressof(heads)),

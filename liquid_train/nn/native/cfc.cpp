@@ -98,7 +98,7 @@ void run_backbone(const CfC& c, const Maps& maps, int64_t layer, int64_t t, int6
   float* out = c.values + (layer * c.T + t) * c.B * c.K;
   for (int64_t column = 0, panel = 0; column < c.K; column += PAIR * W, panel++) {
     const float* bias = maps.biases[layer].data() + column;
-    tiles<tile_rows<PAIR>()>(first, last, [&](auto tile, int64_t row) __attribute__((always_inline)) {
+    tiles<tile_rows<PAIR>()>(first, last, [&](auto tile, int64_t row) INLINE_LAMBDA {
       constexpr int M = decltype(tile)::value;
       vec acc[M][PAIR];
       for (int r = 0; r < M; r++)
@@ -141,7 +141,7 @@ void run_heads(const CfC& c, const Maps& maps, int64_t t, int64_t first, int64_t
   float* u = c.u + t * c.B * N * c.H;
   for (int64_t column = 0, panel = 0; column < c.H; column += W, panel++) {
     const float* bias = maps.head_biases.data() + panel * N * W;
-    tiles<tile_rows<N>()>(first, last, [&](auto tile, int64_t row) __attribute__((always_inline)) {
+    tiles<tile_rows<N>()>(first, last, [&](auto tile, int64_t row) INLINE_LAMBDA {
       constexpr int M = decltype(tile)::value;
       vec acc[M][N];
       for (int r = 0; r < M; r++)
@@ -199,7 +199,7 @@ BackMaps pack_backward(const CfC& c) {
 template <class Finish>
 INLINE void bring_down(const Panels& panels, const float* d, int64_t columns, int64_t rows, Finish finish) {
   for (int64_t column = 0, panel = 0; column < columns; column += PAIR * W, panel++)
-    tiles<tile_rows<PAIR>()>(0, rows, [&](auto tile, int64_t row) __attribute__((always_inline)) {
+    tiles<tile_rows<PAIR>()>(0, rows, [&](auto tile, int64_t row) INLINE_LAMBDA {
       constexpr int M = decltype(tile)::value;
       vec acc[M][PAIR] = {};
       accumulate<M, PAIR>(acc, d + row * panels.rows, panels.rows, panels.rows, panels.at(panel));
@@ -248,7 +248,7 @@ struct MapGradients {
     for (int64_t row = 0; row < rows; row++)
       for (int64_t i = 0; i < width; i++) bias[i] += d[row * width + i];
     for (int64_t column = 0; column < padded; column += PAIR * W)
-      tiles<tile_rows<PAIR>()>(0, width, [&](auto tile, int64_t row) __attribute__((always_inline)) {
+      tiles<tile_rows<PAIR>()>(0, width, [&](auto tile, int64_t row) INLINE_LAMBDA {
         constexpr int M = decltype(tile)::value;
         vec acc[M][PAIR];
         for (int r = 0; r < M; r++)
@@ -304,18 +304,18 @@ class Backward {
     for (int64_t layer = c.L - 1; layer >= 0; layer--) {
       const float* z = c.values + ((layer * c.T + t) * c.B + first) * c.K;
       float *out = &gradients[layer].d[at * c.K], peak = c.gain * c.scale, fall = c.scale / c.gain;
-      bring_down(maps.below[layer + 1], d, c.K, rows, [&](int64_t row, int64_t column, int64_t left, vec v) __attribute__((always_inline)) {
+      bring_down(maps.below[layer + 1], d, c.K, rows, [&](int64_t row, int64_t column, int64_t left, vec v) INLINE_LAMBDA {
         vec y = load(z + row * c.K + column, left);
         v = c.activation == 0 ? v * (peak - fall * y * y) : (y > 0.0f ? v : vec{});
         store(out + row * c.K + column, v, left);
       });
       d = out;
     }
-    bring_down(maps.below[0], d, c.H, rows, [&](int64_t row, int64_t column, int64_t left, vec v) __attribute__((always_inline)) {
+    bring_down(maps.below[0], d, c.H, rows, [&](int64_t row, int64_t column, int64_t left, vec v) INLINE_LAMBDA {
       store(c.d_initial + (first + row) * c.H + column, v, left);
     });
     if (c.d_x)
-      bring_down(maps.input, d, c.C, rows, [&](int64_t row, int64_t column, int64_t left, vec v) __attribute__((always_inline)) {
+      bring_down(maps.input, d, c.C, rows, [&](int64_t row, int64_t column, int64_t left, vec v) INLINE_LAMBDA {
         store(c.d_x + (t * c.B + first + row) * c.C + column, v, left);
       });
   }

@@ -40,4 +40,9 @@ struct CfC {
 extern "C" {
 void cfc_forward(const CfC* cfc);
 void cfc_backward(const CfC* cfc);
+
+// One step of a batch: x [batch, C], h and out [batch, H], spans [batch] or null. Only the cell's own fields of
+// the structure are read.
+void cfc_step(const CfC* cfc, const float* x, const float* h, const float* spans, float span, int64_t batch,
+              float* out);
 }

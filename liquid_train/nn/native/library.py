@@ -30,6 +30,8 @@ class Library:
             self.cfc_backward = _function(loaded, "cfc_backward", CfCCall)
             self.ltc_forward = _function(loaded, "ltc_forward", LTCCall)
             self.ltc_backward = _function(loaded, "ltc_backward", LTCCall)
+            self.cfc_step = _step(loaded.cfc_step)
+            self.ltc_step = _step(loaded.ltc_step, ctypes.c_int64)
             sizes = (ctypes.c_int64 * 2)()
             loaded.liquid_sizes(sizes)
         except (OSError, AttributeError) as error:
@@ -78,5 +80,12 @@ def native() -> Library | None:
 def _function(loaded: ctypes.CDLL, name: str, structure: type[ctypes.Structure]) -> Any:
     function = getattr(loaded, name)
     function.argtypes = [ctypes.POINTER(structure)]
+    function.restype = None
+    return function
+
+
+def _step(function: Any, *extra: Any) -> Any:
+    pointer = ctypes.c_void_p
+    function.argtypes = [*[pointer] * 4, ctypes.c_float, ctypes.c_int64, *extra, pointer]
     function.restype = None
     return function

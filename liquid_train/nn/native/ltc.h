@@ -34,4 +34,9 @@ struct LTC {
 extern "C" {
 void ltc_forward(const LTC* ltc);
 void ltc_backward(const LTC* ltc);
+
+// One step of a batch: x [batch, C], v and out [batch, H], spans [batch] or null. w, cm and gleak are as the
+// cell has them, constrain says whether a softplus makes them positive. Only the cell's own fields are read.
+void ltc_step(const LTC* ltc, const float* x, const float* v, const float* spans, float span, int64_t batch,
+              int64_t constrain, float* out);
 }

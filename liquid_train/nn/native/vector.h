@@ -6,6 +6,7 @@
 #include <cstring>
 
 #define INLINE inline __attribute__((always_inline))
+#define INLINE_LAMBDA __attribute__((always_inline))
 
 #if defined(__AVX512F__)
 constexpr int W = 16, REGISTERS = 32;
@@ -46,9 +47,16 @@ INLINE void store(float* p, vec v, int64_t n) {
 }
 
 INLINE float sum(vec v) {
+#if !defined(__clang__)
+  ivec lane;
+  for (int i = 0; i < W; i++) lane[i] = i;
+  for (int half = W / 2; half > 0; half /= 2) v += __builtin_shuffle(v, lane + half);
+  return v[0];
+#else
   float total = 0;
   for (int i = 0; i < W; i++) total += v[i];
   return total;
+#endif
 }
 
 // Where x is NaN both comparisons are false and it stays.

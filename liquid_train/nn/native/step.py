@@ -1,0 +1,117 @@
+"""One step of a cell for few samples without autograd: the least that can be done between two observations.
+
+The kernels read the weights where they are at each step, so nothing that is kept can be out of date.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from liquid_train.nn.native.library import Library, native
+
+MOST_SAMPLES = 32
+"""From about here on a product with all samples at once is faster."""
+
+Place = tuple[dict[str, Any], str]
+"""A tensor of a module: where the module has it, and its name there."""
+
+
+class Step:
+    """A cell's tensors as the kernels read them, and the function that does.
+
+    Args:
+        cell: The cell.
+        places: Its tensors.
+        fill: Takes the tensors and returns the structure, and what must live as long.
+        function: Of the library.
+        extra: What the function takes before the result.
+    """
+
+    def __init__(
+        self,
+        cell: nn.Module,
+        places: Iterable[Place],
+        fill: Callable[[list[Tensor]], tuple[ctypes.Structure, object]],
+        function: Any,
+        *extra: int,
+    ) -> None:
+        self.places = list(places)
+        self.fill = fill
+        self.function = function
+        self.extra = extra
+        modules = list(cell.modules())[1:]
+        self.served = all(type(m) is nn.Linear or not m._parameters for m in modules)
+        self.hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        self.pointers: list[int] = []
+
+    def run(self, x: Tensor, h: Tensor, t: Tensor | float) -> Tensor | None:
+        """Return the new state ``[B, H]``, or None where this does not serve."""
+        if not self.served or any(self.hooks):
+            return None
+        try:
+            pointers = [place[name].data_ptr() for place, name in self.places]
+        except KeyError:
+            return None
+        if pointers != self.pointers and not self._take(pointers):
+            return None
+        spans, span = (t.data_ptr(), 1.0) if isinstance(t, Tensor) else (None, t)
+        out = torch.empty_like(h)
+        self.function(
+            self.address, x.data_ptr(), h.data_ptr(), spans, span, len(h), *self.extra, out.data_ptr()
+        )
+        return out
+
+    def _take(self, pointers: list[int]) -> bool:
+        tensors = [place[name] for place, name in self.places]
+        if not all(_plain(tensor) and tensor.is_contiguous() for tensor in tensors):
+            return False
+        call, kept = self.fill(tensors)
+        self.kept = call, kept
+        self.address = ctypes.addressof(call)
+        self.pointers = pointers
+        return True
+
+
+_steps: WeakKeyDictionary[nn.Module, Step] = WeakKeyDictionary()
+
+
+def quick_step(
+    cell: nn.Module, make: Callable[[Library], Step], x: Tensor, h: Tensor, t: Tensor | float
+) -> Tensor | None:
+    """Return the state ``[B, H]`` after one step without autograd, or None where this does not serve.
+
+    Args:
+        cell: The cell.
+        make: Makes its ``Step``, on first use.
+        x: ``[B, C]``.
+        h: ``[B, H]``.
+        t: A number, or ``[B, 1]``.
+    """
+    if torch.is_grad_enabled() or not (_plain(x) and _plain(h)) or not 0 < len(h) <= MOST_SAMPLES:
+        return None
+    if isinstance(t, Tensor) and not (_plain(t) and t.numel() == len(h)):
+        return None
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._get_tracing_state() is not None
+    ):
+        return None
+    step = _steps.get(cell)
+    if step is None:
+        library = native()
+        if library is None:
+            return None
+        step = _steps[cell] = make(library)
+    if isinstance(t, Tensor):
+        t = t.contiguous()
+    return step.run(x.contiguous(), h.contiguous(), t)
+
+
+def _plain(tensor: Tensor) -> bool:
+    return tensor.dtype is torch.float32 and tensor.is_cpu and type(tensor) in (Tensor, nn.Parameter)
