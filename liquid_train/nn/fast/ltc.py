@@ -56,7 +56,7 @@ def _sums(synapses: Synapses, x: Tensor) -> Tensor:
     if isinstance(synapses, Listed):
         opened = torch.sigmoid(x[:, synapses.sources] * synapses.slope - synapses.offset)
     else:
-        opened = torch.sigmoid(x * synapses.slope.unsqueeze(1) - synapses.offset.unsqueeze(1))
+        opened = torch.sigmoid(x.unsqueeze(2) * synapses.slope - synapses.offset)
     return synapses.total(opened)
 
 
@@ -76,4 +76,4 @@ def _layout(
             weights = weights.index_put((rows, targets + H), chosen * erev[sources, targets])
             slope, offset = sigma[sources, targets], offset[sources, targets]
             return Listed.of(weights, slope, offset, sources, S), sources
-    return Paired(torch.stack([w.t(), (w * erev).t()], 2), sigma.t(), offset.t()), None
+    return Paired(torch.stack([w, w * erev]), sigma, offset), None

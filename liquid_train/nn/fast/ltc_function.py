@@ -75,14 +75,16 @@ class LTCFunction(torch.autograd.Function):
                 parts.append((v, *_part(synapses, cm, base[t], span, v)))
                 v = parts[-1][3]
             dv = dv + grads[t]
-            ds, scaled, inners = [], [], []
+            ds = []
             for old, opened, denominator, new, _ in reversed(parts):
                 d_numerator = dv / denominator
                 d = torch.cat([d_numerator * new.neg(), d_numerator], 1)
-                inner, through = synapses.back(opened, d if span is None else d * span)
+                scaled = d if span is None else d * span
+                inner, through = synapses.back(opened, scaled)
                 ds.append(d)
-                scaled.append(d if span is None else d * span)
-                inners.append(inner)
+                gradients = synapses.parameters(old, opened, scaled, inner)
+                for total, gradient in zip(d_parameters, gradients, strict=True):
+                    total += gradient
                 d_cm += (d_numerator * old).sum(0)
                 dv = torch.addcmul(through, d_numerator, cm)
             torch.sum(torch.stack(ds), 0, out=d_base[t])
@@ -90,15 +92,6 @@ class LTCFunction(torch.autograd.Function):
             if d_spans is not None:
                 sums = torch.stack([part[4] for part in parts])
                 torch.sum(sums.mul_(torch.stack(ds)), (0, 2), out=d_spans[t].squeeze(1))
-            rows = 0 if sources is not None else 1
-            gradients = synapses.parameters(
-                torch.cat([part[0] for part in parts]),
-                torch.cat([part[1] for part in parts], rows),
-                torch.cat(scaled),
-                torch.cat(inners, rows),
-            )
-            for total, gradient in zip(d_parameters, gradients, strict=True):
-                total += gradient
         return None, None, d_base, dv, d_spans, d_cm, *d_parameters
 
 

@@ -83,7 +83,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Paired:
-    """Every pair of source and target: ``open`` is ``[H, N, S]``, sums are a product for each target."""
+    """Every pair of source and target: ``open`` is ``[N, S, H]``; weights, conductances first, ``[2, S, H]``."""
 
     weights: Tensor
     slope: Tensor
@@ -91,29 +91,25 @@ class Paired:
 
     def opened(self, v: Tensor) -> Tensor:
         """See ``Synapses``."""
-        return (v * self.slope.unsqueeze(1)).sub_(self.offset.unsqueeze(1)).sigmoid_()
+        return torch.mul(v.unsqueeze(2), self.slope).sub_(self.offset).sigmoid_()
 
     def total(self, opened: Tensor) -> Tensor:
         """See ``Synapses``."""
-        return opened.bmm(self.weights).permute(1, 2, 0).flatten(1)
+        return torch.cat([(opened * weight).sum(1) for weight in self.weights], 1)
 
     def back(self, opened: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Synapses``."""
-        inner = _logistic_back(_by_target(d).bmm(self.weights.transpose(1, 2)), opened)
-        through: Tensor = torch.einsum("hns,hs->ns", inner, self.slope)
-        return inner, through
+        d_g, d_current = d.unsqueeze(1).chunk(2, 2)
+        inner = (self.weights[0] * d_g).addcmul_(self.weights[1], d_current)
+        inner = _logistic_back(inner, opened)
+        return inner, (inner * self.slope).sum(2)
 
     def parameters(
         self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See ``Synapses``."""
-        by_slope: Tensor = torch.einsum("hns,ns->hs", inner, v)
-        return opened.transpose(1, 2).bmm(_by_target(d)), by_slope, -inner.sum(1)
-
-
-def _by_target(d: Tensor) -> Tensor:
-    """Bring ``[N, 2H]`` to ``[H, N, 2]``."""
-    return d.unflatten(1, (2, -1)).permute(2, 0, 1)
+        weights = torch.stack([(opened * part).sum(0) for part in d.unsqueeze(1).chunk(2, 2)])
+        return weights, (inner * v.unsqueeze(2)).sum(0), -inner.sum(0)
 
 
 def _logistic_back(d: Tensor, value: Tensor) -> Tensor:

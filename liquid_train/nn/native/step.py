@@ -61,7 +61,7 @@ class Step:
         spans, span = (t.data_ptr(), 1.0) if isinstance(t, Tensor) else (None, t)
         out = torch.empty_like(h)
         self.function(
-            self.address, x.data_ptr(), h.data_ptr(), spans, span, len(h), *self.extra, out.data_ptr()
+            self.address, x.data_ptr(), h.data_ptr(), spans, span, h.shape[0], *self.extra, out.data_ptr()
         )
         return out
 
@@ -91,9 +91,9 @@ def quick_step(
         h: ``[B, H]``.
         t: A number, or ``[B, 1]``.
     """
-    if torch.is_grad_enabled() or not (_plain(x) and _plain(h)) or not 0 < len(h) <= MOST_SAMPLES:
+    if torch.is_grad_enabled() or not (_plain(x) and _plain(h)) or not 0 < h.shape[0] <= MOST_SAMPLES:
         return None
-    if isinstance(t, Tensor) and not (_plain(t) and t.numel() == len(h)):
+    if isinstance(t, Tensor) and not (_plain(t) and t.numel() == h.shape[0]):
         return None
     if (
         torch.compiler.is_compiling()
