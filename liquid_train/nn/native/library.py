@@ -4,6 +4,8 @@ import ctypes
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,18 @@ def native() -> Library | None:
     if not _once.asked:
         _once.find()
     return _once.library
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Run as on a machine that cannot build them, to compare."""
+    global _once
+    kept, _once = _once, _Once()
+    _once.asked = True
+    try:
+        yield
+    finally:
+        _once = kept
 
 
 def _function(loaded: ctypes.CDLL, name: str, structure: type[ctypes.Structure]) -> Any:

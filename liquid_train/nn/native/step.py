@@ -43,6 +43,7 @@ class Step:
         self.fill = fill
         self.function = function
         self.extra = extra
+        self.size = cell.state_size
         modules = list(cell.modules())[1:]
         self.served = all(type(m) is nn.Linear or not m._parameters for m in modules)
         self.hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
@@ -50,7 +51,7 @@ class Step:
 
     def run(self, x: Tensor, h: Tensor, t: Tensor | float) -> Tensor | None:
         """Return the new state ``[B, H]``, or None where this does not serve."""
-        if not self.served or any(self.hooks):
+        if not self.served or any(self.hooks) or h.shape != (x.shape[0], self.size):
             return None
         try:
             pointers = [place[name].data_ptr() for place, name in self.places]
@@ -91,22 +92,23 @@ def quick_step(
         h: ``[B, H]``.
         t: A number, or ``[B, 1]``.
     """
-    if torch.is_grad_enabled() or not (_plain(x) and _plain(h)) or not 0 < h.shape[0] <= MOST_SAMPLES:
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return None
+    if not (_plain(x) and _plain(h)) or x.dim() != 2 or not 0 < x.shape[0] <= MOST_SAMPLES:
         return None
     if isinstance(t, Tensor) and not (_plain(t) and t.numel() == h.shape[0]):
         return None
     if (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
+        torch._C._are_functorch_transforms_active()
         or torch.is_autocast_enabled("cpu")
         or torch._C._get_tracing_state() is not None
     ):
         return None
+    library = native()
+    if library is None:
+        return None
     step = _steps.get(cell)
     if step is None:
-        library = native()
-        if library is None:
-            return None
         step = _steps[cell] = make(library)
     if isinstance(t, Tensor):
         t = t.contiguous()
