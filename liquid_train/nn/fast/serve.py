@@ -28,10 +28,10 @@ def run_fast(cell: Cell, sequences: Sequences, h: Tensor) -> tuple[Tensor, Tenso
     x = sequences.inputs
     if sequences.time_dim == 1:
         x = x.transpose(0, 1)
-    spans = _time_major(sequences)
+    spans, dtype = _time_major(sequences), _output_dtype(cell, sequences, h)
     with torch.autocast(h.device.type, enabled=False):
         outputs, states = _run(cell, x.to(h.dtype), h, spans)
-        outputs = outputs.to(_output_dtype(cell, sequences, h))
+        outputs = outputs.to(dtype)
         ends = torch.cat([_at_end(part, start, sequences.lengths) for part, start in states], 1)
     return outputs.transpose(0, 1).contiguous() if sequences.time_dim == 1 else outputs, ends
 

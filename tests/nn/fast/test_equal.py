@@ -92,19 +92,23 @@ def test_ltc_options(implicit, mapping, backend, assert_equal_paths):
     assert_equal_paths(layer, inputs(layer, 4, 5, "irregular"))
 
 
-@pytest.mark.parametrize("layer", [CfC(3, 8), CfC(3, AutoNCP(12, 3)), LTC(3, AutoNCP(12, 3)), LTC(3, 8)])
-def test_lengths(layer, backend, assert_equal_paths):
+@pytest.mark.parametrize("units", [8, "AutoNCP"])
+@pytest.mark.parametrize("kind", [CfC, LTC])
+def test_lengths(kind, units, backend, assert_equal_paths):
+    layer = kind(3, WIRINGS[units]() if units in WIRINGS else units)
     assert_equal_paths(layer, inputs(layer, 4, 6, "irregular"), lengths=[6, 0, 3, 1])
 
 
-@pytest.mark.parametrize("layer", [CfC(2, 20), CfC(2, AutoNCP(20, 3)), LTC(2, AutoNCP(20, 3))])
-def test_a_thousand_steps(layer, backend, assert_equal_paths):
+@pytest.mark.parametrize("build", [CfC, lambda C, units: LTC(C, AutoNCP(units, 3), ode_unfolds=1)])
+def test_a_thousand_steps(build, backend, assert_equal_paths):
+    layer = build(2, 20)
     assert_equal_paths(layer, inputs(layer, 2, 1000, "none"), tolerance=3e-5)
 
 
-@pytest.mark.parametrize("layer", [CfC(3, 37, proj_size=2), CfC(3, AutoNCP(30, 7)), LTC(3, AutoNCP(30, 7))])
 @pytest.mark.parametrize("batch", [1, 2, 33, 150])
-def test_threads_share_a_batch(layer, batch, backend, threads, assert_equal_paths):
+@pytest.mark.parametrize("kind", [CfC, LTC])
+def test_threads_share_a_batch(kind, batch, kernels, threads, assert_equal_paths):
+    layer = kind(3, AutoNCP(30, 7))
     with threads(3):
         assert_equal_paths(layer, inputs(layer, batch, 5, "irregular"))
 
