@@ -104,6 +104,7 @@ def test_export(build, kernels):
         torch.testing.assert_close(program.module()(given)[0], expected)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # PyTorch's own, from its jvp
 def test_function_transforms(build):
     layer, given = build(), x()
     parameters = dict(layer.named_parameters())
@@ -163,7 +164,9 @@ def test_copies_and_files(build, kernels):
 
 def test_data_parallel(build, tmp_path, kernels):
     """What all ranks average are the gradients that one process alone has."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1
+    )
     try:
         layer, given = build(), x()
         wrapped = nn.parallel.DistributedDataParallel(copy.deepcopy(layer), find_unused_parameters=True)
