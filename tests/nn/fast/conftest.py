@@ -2,9 +2,9 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from servers import binary
 
 from liquid_train.nn.native.library import native, without_kernels
-from servers import binary
 
 
 @pytest.fixture(params=["kernels", "pytorch"])

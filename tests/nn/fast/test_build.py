@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from servers import binary
 
 from liquid_train.nn import LTC, CfC
 from liquid_train.nn.native import build, library
-from servers import binary
 
 LOADER = """
 import importlib.util, sys
