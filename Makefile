@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CONFIG ?= configs/japanese_vowels_cfc.yaml
+COMPOSE ?= docker compose --file monitoring/compose.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-slow lint rules failures overhead soak bench check-wheel clean
+.PHONY: help venv run test test-slow lint rules notebooks dashboards stack stack-down screenshots failures overhead soak bench check-wheel clean
 
 help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +33,23 @@ rules: ## Check and test alert rules and Alertmanager routes (needs promtool and
 	promtool test rules monitoring/prometheus/tests/*.yml
 	amtool check-config monitoring/alertmanager/alertmanager.yml
 
+dashboards: .venv/.test ## Make the Grafana dashboards and the list of their panels from the catalogue (Python 3.11)
+	$(BIN)/python -m monitoring.grafana.generate
+
+screenshots: .venv/.test ## Take the pictures of the live page for the documents (needs chromium; two minutes)
+	PYTHONPATH=tests $(BIN)/python -m screenshots
+
+stack: monitoring/.env ## Start Prometheus, Alertmanager, Grafana, Jaeger, Loki and a collector (needs Docker Compose)
+	@mkdir -p runs
+	$(COMPOSE) up --detach --wait
+	@echo "Grafana: http://127.0.0.1:3000, user admin, password in monitoring/.env; the rest: docs/stack.md"
+
+stack-down: ## Stop them; what they have stored stays
+	$(COMPOSE) down
+
+notebooks: .venv/.test ## Execute the notebooks anew and keep what they show (ten minutes)
+	PYTHONPATH=tests $(BIN)/python -m notebooks.execute
+
 failures: .venv/.test ## Fail in every way beside Prometheus and Alertmanager, print what was seen (seven minutes)
 	PYTHONPATH=tests $(BIN)/python -m failures
 
@@ -49,6 +67,9 @@ check-wheel: .venv/.test ## Build the wheel, train one epoch from it in an empty
 
 clean: ## Remove the environment and caches; run directories stay
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+monitoring/.env:
+	@umask 077; $(PYTHON) -c 'import secrets; print("GRAFANA_ADMIN_PASSWORD=" + secrets.token_urlsafe(16))' > $@
 
 .venv/.venv:
 	$(PYTHON) -m venv .venv

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from liquid_train.cli.launch import run as launch
 from liquid_train.cli.terminate import TERMINATED, exit_on_sigterm
-from liquid_train.cli.view import view
 from liquid_train.errors import InputError
 
 INTERRUPTED = 130
+COMMANDS = {
+    "run": "liquid_train.cli.launch:run",
+    "view": "liquid_train.cli.view:view",
+}
+"""Subcommands that are no LightningCLI's, and the functions that get their arguments and return the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,10 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if arguments[:1] == ["run"]:
-            return launch(arguments[1:])
-        if arguments[:1] == ["view"]:
-            return view(arguments[1:])
+        if arguments and arguments[0] in COMMANDS:
+            module, _, name = COMMANDS[arguments[0]].partition(":")
+            return int(getattr(import_module(module), name)(arguments[1:]))
         with exit_on_sigterm():
             from liquid_train.cli.app import run
 

@@ -169,6 +169,7 @@ def shipped_prometheus(
         f"--config.file={home / 'prometheus.yml'}",
         f"--storage.tsdb.path={home / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
+        "--enable-feature=exemplar-storage",
     ]
     server = Prometheus(f"http://127.0.0.1:{port}")
     with _running("prometheus", options, home / "log"):

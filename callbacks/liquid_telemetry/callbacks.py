@@ -101,6 +101,8 @@ class OpenTelemetrySpans(TelemetryCallback):
             is NaN or infinite.
         otlp_endpoint: Collector, Jaeger or Tempo, as ``http://localhost:4318``; the standard ``OTEL_*``
             variables are honoured as well. Needs ``pip install 'liquid-train[otlp]'``.
+        trace_url: Where a trace can be seen, as ``http://jaeger:16686/trace/{trace_id}``, for the live page; a Jaeger
+            on this machine is found without it.
         tracer_provider: The provider to use; it is neither flushed nor shut down.
         clock: Monotonic nanoseconds, for tests.
     """
@@ -114,6 +116,7 @@ class OpenTelemetrySpans(TelemetryCallback):
         accuracy_key: str | None = None,
         otlp_endpoint: str | None = None,
         stop_on_nonfinite: bool = False,
+        trace_url: str | None = None,
         *,
         tracer_provider: TracerProvider | None = None,
         clock: Clock | None = None,
@@ -128,9 +131,10 @@ class OpenTelemetrySpans(TelemetryCallback):
         )
         super().__init__(enabled, options)
         self._endpoint, self._provider = _check_endpoint(otlp_endpoint, enabled), tracer_provider
+        self._trace_url = _check_page(trace_url)
 
     def _backends(self) -> Sequence[Backend]:
-        return [_traces(self._provider, self._endpoint)]
+        return [_traces(self._provider, self._endpoint, self._trace_url)]
 
 
 class StructlogEvents(TelemetryCallback):
@@ -189,6 +193,7 @@ class Telemetry(TelemetryCallback):
         loss_key: Name of the training loss in the step's output or among the logged values.
         accuracy_key: Name of the accuracy among the logged values.
         otlp_endpoint: Collector, Jaeger or Tempo to send spans to, as ``http://localhost:4318``.
+        trace_url: Where a trace can be seen, as ``http://jaeger:16686/trace/{trace_id}``, for the live page.
         metrics: Whether to serve metrics.
         traces: Whether to record spans.
         events: Whether to write the event log.
@@ -227,6 +232,7 @@ class Telemetry(TelemetryCallback):
         pushgateway: str | None = None,
         textfile: str | None = None,
         otlp_metrics: bool | str = False,
+        trace_url: str | None = None,
         *,
         registry: CollectorRegistry | None = None,
         tracer_provider: TracerProvider | None = None,
@@ -250,6 +256,7 @@ class Telemetry(TelemetryCallback):
         self._host, self._port, self._registry = host, _check_port(port), registry
         self._sinks = _check_sinks(pushgateway, textfile, otlp_metrics, registry)
         self._endpoint, self._provider = _check_endpoint(otlp_endpoint, enabled), tracer_provider
+        self._trace_url = _check_page(trace_url)
         self._console, self._logger = console, logger
 
     def _backends(self) -> Sequence[Backend]:
@@ -258,7 +265,7 @@ class Telemetry(TelemetryCallback):
         if metrics:
             backends.append(_metrics(self._host, self._port, self._registry, self._sinks))
         if traces:
-            backends.append(_traces(self._provider, self._endpoint))
+            backends.append(_traces(self._provider, self._endpoint, self._trace_url))
         if events:
             backends.append(_events(self._logger, self._console))
         return backends
@@ -270,10 +277,10 @@ def _metrics(host: str, port: int, registry: CollectorRegistry | None, sinks: Si
     return PrometheusBackend(host, port, registry, sinks)
 
 
-def _traces(provider: TracerProvider | None, endpoint: str | None) -> Backend:
+def _traces(provider: TracerProvider | None, endpoint: str | None, trace_url: str | None) -> Backend:
     from liquid_telemetry.tracing.backend import TracingBackend
 
-    return TracingBackend(provider, endpoint)
+    return TracingBackend(provider, endpoint, trace_url)
 
 
 def _events(logger: Any, console: bool) -> Backend:
@@ -316,3 +323,13 @@ def _check_endpoint(endpoint: str | None, enabled: bool) -> str | None:
 
         find_destination(endpoint, os.environ)
     return endpoint
+
+
+def _check_page(trace_url: str | None) -> str | None:
+    if trace_url is not None and not (
+        trace_url.startswith(("http://", "https://")) and "{trace_id}" in trace_url
+    ):
+        raise ValueError(
+            f"trace_url={trace_url!r}: must be a URL with {{trace_id}}, as 'http://localhost:16686/trace/{{trace_id}}'"
+        )
+    return trace_url

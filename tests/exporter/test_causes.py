@@ -55,9 +55,12 @@ def test_the_end_of_a_process_is_counted_by_its_cause(exporter, trainer, wait, c
         assert exporter.total(f"M{n}", key) == 1, (code, exporter.counters["totals"][f"M{n}"])
         found = exporter.counters["runs"][jobs[n].run_id]["outcome"]
         assert (found["text"], found["known_by"]) == (f"{text} in epoch 1, batch {n}", "exit status")
-    page = exporter.get("/")[2]
-    assert "<b>failed (crashed)</b>" in page
-    assert "killed by signal 9 (SIGKILL) in epoch 1, batch 10" in page
+    shown = {run["model"]: run for run in exporter.json("/api/runs")[1]["runs"]}
+    assert [(shown[name]["state"], shown[name]["reason"]) for name in ("M5", "M10")] == [
+        ("failed", "crashed"),
+        ("failed", "killed"),
+    ]
+    assert shown["M10"]["end"] == "killed by signal 9 (SIGKILL) in epoch 1, batch 10"
     report = exporter.json(f"/health?run={jobs[5].run_id}")[1]
     assert report["reason"] == "training: failed (crashed): killed by signal 11 (SIGSEGV) in epoch 1, batch 5"
 

@@ -1,5 +1,7 @@
 """The endpoints, and clients that are slow, idle, oversized or malformed."""
 
+import base64
+import hashlib
 import json
 import re
 import socket
@@ -126,7 +128,9 @@ def test_other_paths_and_methods(exporter, trainer):
     exporter.start()
     status, headers, body = exporter.get("/metricsx")
     assert (status, headers["Content-Type"]) == (404, "application/json")
-    assert json.loads(body) == {"error": "no such path; there are /, /health, /live, /metrics, /ready"}
+    assert json.loads(body) == {
+        "error": "no such path; there are /, /api/runs, /api/runs/{run_id}, /health, /live, /metrics, /ready"
+    }
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "BREW"):
         status, headers, _ = exporter.get("/metrics", method=method)
         assert (status, headers["Allow"]) == (405, "GET, HEAD")
@@ -143,26 +147,60 @@ def test_head_does_not_count_as_a_scrape(exporter, trainer, wait):
     assert exporter.jobs("failed", "CfC", "unknown") == 0
 
 
-def test_page(exporter, trainer, snapshot):
-    job = trainer(model_name="<script>", run_id="one")
-    job.publish(snapshot(model="M", loss=0.5, step=1))
+def test_page_allows_its_own_style_script_and_data_and_nothing_else(exporter, trainer):
+    trainer(model_name="<script>")
     exporter.start()
-    exporter.get("/")
-    job.publish(snapshot(model="M", loss=0.25, step=2, epoch=7))
     status, headers, body = exporter.get("/")
     assert status == 200
     assert headers["Content-Type"] == "text/html; charset=utf-8"
-    assert headers["Content-Security-Policy"] == "default-src 'none'; style-src 'unsafe-inline'"
-    assert "<script" not in body
-    assert "&lt;script&gt;" in body
-    assert "<dt>loss</dt><dd>0.25</dd>" in body
-    assert "Training loss from 0.5 to 0.25, step 1 to 2" in body
-    assert '<a href="/health?run=one">' in body
-    assert "http" not in body.replace("http-equiv", "")
+    policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+    none = ("default-src", "base-uri", "form-action", "frame-ancestors")
+    assert {policy.pop(name) for name in none} == {"'none'"}
+    for name in ("style", "script"):
+        (inline,) = re.findall(f"<{name}>(.*?)</{name}>", body, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+        assert policy.pop(f"{name}-src") == f"'sha256-{digest}'"
+    assert policy == {"connect-src": "'self'", "img-src": "data:"}
+    assert len(body.encode()) < 200_000
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", body)
+
+
+def test_runs_in_few_words(exporter, trainer, snapshot):
+    job = trainer(model_name="<script>", run_id="one")
+    job.publish(snapshot(model="M", loss=0.25, step=2, epoch=7))
+    trainer(model_name="B", run_id="two").end("completed")
+    exporter.start()
+    status, answer = exporter.json("/api/runs")
+    assert status == 200
+    assert answer["source"] == "exporter"
+    assert [(run["run_id"], run["model"], run["state"], run["live"]) for run in answer["runs"]] == [
+        ("one", "<script>", "running", True),
+        ("two", "B", "completed", False),
+    ]
+    assert [answer["runs"][0][name] for name in ("loss", "step", "val_loss")] == [0.25, 2, None]
     job.kill()
-    body = exporter.get("/")[2]
-    assert "<b>failed (killed)</b>" in body
-    assert "<strong>killed by signal 9 (SIGKILL)</strong>" in body
+    one = next(run for run in exporter.json("/api/runs")[1]["runs"] if run["run_id"] == "one")
+    assert (one["state"], one["reason"], one["live"]) == ("failed", "killed", False)
+    assert one["end"] == "killed by signal 9 (SIGKILL)"
+
+
+def test_course_of_a_run_from_what_is_known_of_it(exporter, trainer, snapshot, wait):
+    job = trainer(model_name="M", run_id="one")
+    job.publish(snapshot(loss=0.5, step=1))
+    exporter.start()
+    path = "/api/runs/one"
+    wait(lambda: exporter.json(path)[1]["points"]["columns"]["loss"][-1:] == [0.5])
+    whole = exporter.json(path)[1]
+    assert (whole["points"]["anew"], whole["epochs"], whole["events"]) == (True, None, None)
+    kept = whole["points"]["kept"]
+    job.publish(snapshot(loss=0.25, step=2))
+    known = f"{path}?version={whole['points']['version']}&since={kept}"
+    wait(lambda: exporter.json(known)[1]["points"]["columns"]["step"][-1:] == [2])
+    new = exporter.json(known)[1]["points"]
+    assert not new["anew"]
+    assert all(time > kept for time in new["columns"]["time"])
+    assert exporter.json("/api/runs/none") == (404, {"error": "no such run"})
+    assert exporter.json(f"{path}?since=x&version=nan&epochs=-3&events=1e99")[0] == 200
 
 
 @pytest.mark.parametrize(

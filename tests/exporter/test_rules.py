@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liquid_telemetry.exporter import sums
-from liquid_telemetry.exporter.curve import MAX_POINTS, Curve
 from liquid_telemetry.exporter.exit_status import Exit
 from liquid_telemetry.exporter.ledger import KEYS, Ledger
 from liquid_telemetry.exporter.outcome import Outcome, decide
@@ -328,24 +327,3 @@ def test_sums_refuse_too_many_series(monkeypatch):
     total = Sums()
     total.observe("a", [(ERRORS, 1), (("other_total", ()), 1)])
     assert (total.totals(), total.refused) == ({ERRORS: 1}, 1)
-
-
-def test_curve_is_bounded_and_keeps_its_ends():
-    curve = Curve()
-    for step in range(10_000):
-        values = {"training_global_step": float(step), "training_loss": 1.0 / (step + 1)}
-        curve.add(SimpleNamespace(value=values.get))
-    steps = [step for step, _ in curve.points]
-    assert len(steps) <= MAX_POINTS
-    assert steps == sorted(steps)
-    assert steps[0] == 0
-    assert steps[-1] > 9_900
-
-
-def test_curve_leaves_out_what_is_no_number_and_begins_anew_with_the_steps():
-    curve = Curve()
-    for step, loss in ((5, 1.0), (6, float("nan")), (7, None), (8, 2.0)):
-        curve.add(SimpleNamespace(value={"training_global_step": step, "training_loss": loss}.get))
-    assert curve.points == [(5, 1.0), (8, 2.0)]
-    curve.add(SimpleNamespace(value={"training_global_step": 0, "training_loss": 3.0}.get))
-    assert curve.points == [(0, 3.0)]

@@ -333,6 +333,7 @@ def test_losses_that_are_not_finite_are_told_once_a_second_and_all_counted():
     assert [(event["batch"], event["count"]) for event in told] == [
         (0, 1),
         *((seconds * DRAIN, DRAIN) for seconds in (1, 2, 3)),
+        (4 * DRAIN - 1, DRAIN - 1),
     ]
     assert run.metrics["training_nonfinite_losses_total"] == {(): 4 * DRAIN}
     assert run.metrics["training_batches_total"][("stage", "train"),] == 4 * DRAIN

@@ -281,6 +281,11 @@ def test_a_callback_that_stays_when_the_leader_has_left():
     [
         ({"port": 70000}, "port=70000: must be 0 (a free one) to 65535; the default is 9464"),
         ({"otlp_endpoint": "localhost:4317"}, "otlp_endpoint='localhost:4317': must be a URL such as"),
+        (
+            {"trace_url": "http://jaeger"},
+            "trace_url='http://jaeger': must be a URL with {trace_id}, as 'http:",
+        ),
+        ({"trace_url": "javascript:{trace_id}"}, "must be a URL with {trace_id}"),
     ],
 )
 def test_a_wrong_option_is_told_in_one_line(options, message):

@@ -34,6 +34,7 @@ from liquid_telemetry.observe.backend import Correlation, SpanRef
 from liquid_telemetry.observe.guard import Faults
 from liquid_telemetry.observe.records import RunEnded, RunInfo, RunStarted
 from liquid_telemetry.tracing.backend import TracingBackend
+from liquid_telemetry.tracing.endpoint import Destination, find_page
 from liquid_telemetry.tracing.provider import ProviderSink
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -123,7 +124,7 @@ class TestProviders:
 
     def test_every_rank_has_a_root_where_no_rank_can_choose_its_id(self):
         provider, exporter = self.provider()
-        backend = TracingBackend(provider, None)
+        backend = TracingBackend(provider, None, None)
         run = RunInfo("run", "CfC", Path("run"), "train", True, 0, TRACE, PARENT, rank=1, world_size=2)
         backend.start(run, Correlation(), Faults())
         backend.handle(RunStarted(0))
@@ -307,6 +308,28 @@ class TestSending:
             assert tracing.keys() <= {"", "deadline", "collector_unreachable"}
             assert run.events[-1]["event"] == "training_completed"
         eventually(lambda: "liquid-telemetry-otlp" not in {thread.name for thread in threading.enumerate()})
+
+    def test_where_a_trace_can_be_seen_is_told(self, collector):
+        fit(Telemetry(otlp_endpoint=collector.url, trace_url="http://tempo/{trace_id}"), max_epochs=1)
+        run = only_run()
+        assert run.manifest["trace_url"] == f"http://tempo/{run.manifest['trace_id']}"
+
+    def test_where_a_trace_can_be_seen_is_not_guessed(self, collector):
+        fit(Telemetry(otlp_endpoint=collector.url), max_epochs=1)
+        assert "trace_url" not in only_run().manifest
+
+    @pytest.mark.parametrize(
+        ("url", "page"),
+        [
+            ("http://localhost:4318", "http://localhost:16686/trace/{trace_id}"),
+            ("http://[::1]:4317/", "http://localhost:16686/trace/{trace_id}"),
+            ("http://collector:4318", None),
+            ("http://localhost:4000", None),
+            ("http://localhost:x", None),
+        ],
+    )
+    def test_spans_sent_to_the_usual_port_are_seen_in_jaeger(self, url, page):
+        assert find_page(None, Destination(url, "http/protobuf")) == page
 
     def test_a_missing_extra_is_told_with_the_line_to_run(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http", None)

@@ -55,7 +55,8 @@ def point_of(snapshot: Snapshot, host: HostSample | None, time: float) -> dict[s
                 point[column] = sample.value
     if host is not None:
         point["memory_bytes"] = host.process + host.workers
-        point["cpu_percent"] = host.cpu_percent
+        if host.cpu:
+            point["cpu_percent"] = host.cpu_percent
         gpus = [value for (name, _), value in host.gpus.items() if name == "gpu_utilization_percent"]
         if gpus:
             point["gpu_percent"] = max(gpus)

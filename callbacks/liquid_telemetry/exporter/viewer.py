@@ -59,10 +59,10 @@ class Archive:
 
 
 def _refresh(run: ArchivedRun) -> bool:
-    """Whether a run could be looked at; a damaged one is left out of the list."""
+    """Whether a run could be looked at; one whose files cannot be read is left out."""
     try:
         run.refresh()
-    except (OSError, ValueError):
+    except OSError:
         return False
     finally:
         run.log.close()

@@ -79,7 +79,7 @@ class Views:
         if task.done() and self._reading.get(name) is task:
             del self._reading[name]
             error = task.exception()
-            if isinstance(error, (OSError, ValueError)):
+            if isinstance(error, OSError):
                 self._exporter.faults.report("page", error)
             elif error is not None:
                 raise error

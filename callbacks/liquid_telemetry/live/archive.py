@@ -42,7 +42,6 @@ class ArchivedRun:
 
         Raises:
             OSError: A file of it cannot be read.
-            ValueError: Its ``telemetry.json`` is damaged.
         """
         if self._changed(MANIFEST):
             self._manifest = _read_manifest(self.folder / MANIFEST)
@@ -89,7 +88,7 @@ class ArchivedRun:
         state = _STATES[str(end["event"])] if end else "running" if self.live else "unknown"
         accuracy = next((last[name] for name in ("val_accuracy", "accuracy") if name in last), None)
         return Summary(
-            run_id=str(self._manifest.get("run_id") or self.folder.name),
+            run_id=self.folder.name,
             model=str(first.get("model_name") or "unknown"),
             state=state,
             live=self.live,
@@ -124,11 +123,14 @@ def find_runs(folder: Path) -> Iterator[Path]:
 
 
 def _read_manifest(path: Path) -> Fields:
+    """Read the manifest; a damaged one says nothing, and the log still tells of the run."""
     with path.open("rb") as file:
-        decoded = json.loads(file.read(_MAX_BYTES))
-    if not isinstance(decoded, dict):
-        raise ValueError(f"{path}: not a JSON object")
-    return decoded
+        data = file.read(_MAX_BYTES)
+    try:
+        decoded = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return decoded if isinstance(decoded, dict) else {}
 
 
 def _text(value: Any) -> str | None:

@@ -38,22 +38,23 @@ class History:
     def add(self, point: Point) -> None:
         """Add the newest point, and write down those that stay."""
         self.points.add(point)
-        self._sync(self.points.kept)
+        self._sync(last=False)
 
     def finish(self) -> None:
         """Write down the last point, too."""
-        self._sync(len(self.points))
+        self._sync(last=True)
 
     @property
     def settled(self) -> bool:
         """Whether the file has been read and nothing is being written."""
         return self._task is None or self._task.done()
 
-    def _sync(self, count: int) -> None:
+    def _sync(self, last: bool) -> None:
         if not self.settled:
             return
         self._take_over()
         points = self.points
+        count = len(points) if last else points.kept
         anew = self._version != points.version
         start = 0 if anew else self._written
         if count <= start:

@@ -72,14 +72,18 @@ class Points:
         return len(self) < 2 or self.times[-1] - self.times[-2] >= self._spacing
 
     def add(self, point: Point) -> None:
-        """Add the newest point; one that is older than the newest is left out."""
-        if len(self) and point["time"] <= self.times[-1]:
+        """Add the newest point; one that is older than the newest is left out.
+
+        Times are kept to a hundredth of a second, in which they are the same here, in a file and in an answer.
+        """
+        time = round(point["time"], 2)
+        if len(self) and time <= self.times[-1]:
             return
         if not self._newest_is_kept:
             for column in self.columns.values():
                 column.pop()
         for name, column in self.columns.items():
-            column.append(point.get(name, _NAN))
+            column.append(time if name == "time" else point.get(name, _NAN))
         if len(self) > self._limit:
             self._thin()
 

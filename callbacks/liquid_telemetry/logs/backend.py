@@ -56,6 +56,7 @@ class StructlogBackend:
         if run is not self._run:
             self._nonfinite = 0
             self._nonfinite_due = 0
+            self._last_nonfinite: tuple[BatchBlock, int] | None = None
         self._run = run
         self._file = LineFile(run.dir / rank_name("events", run.rank))
         self._logger = structlog.wrap_logger(
@@ -71,8 +72,10 @@ class StructlogBackend:
         match record:
             case BatchBlock(stage="train"):
                 self._batches(record)
-            case EpochEnded(stage="train", complete=True):
-                self._emit("training_epoch_completed", record.end_ns, **self._epoch(record))
+            case EpochEnded(stage="train"):
+                self._tell_nonfinite()
+                if record.complete:
+                    self._emit("training_epoch_completed", record.end_ns, **self._epoch(record))
             case EpochEnded(complete=True):
                 self._emit("validation_completed", record.end_ns, stage=record.stage, **_pass(record))
             case CheckpointSaved():
@@ -80,6 +83,7 @@ class StructlogBackend:
             case RunStarted():
                 self._started(record)
             case RunEnded():
+                self._tell_nonfinite()
                 self._ended(record)
             case _:
                 pass
@@ -138,19 +142,27 @@ class StructlogBackend:
     def _batches(self, block: BatchBlock) -> None:
         for at in block.nonfinite:
             self._nonfinite += 1
-            end_ns = int(block.end_ns[at])
-            if end_ns >= self._nonfinite_due:
-                self._nonfinite_due = end_ns + _NONFINITE_EVERY_NS
-                self._emit(
-                    "training_nonfinite_loss",
-                    end_ns,
-                    epoch=block.epoch,
-                    batch=int(block.index[at]),
-                    global_step=int(block.global_step[at]),
-                    value=str(block.loss[at]),
-                    count=self._nonfinite,
-                )
-                self._nonfinite = 0
+            self._last_nonfinite = block, int(at)
+            if block.end_ns[at] >= self._nonfinite_due:
+                self._tell_nonfinite()
+
+    def _tell_nonfinite(self) -> None:
+        """Tell of the last loss that was not finite, and of how many there have been since the line before."""
+        if self._last_nonfinite is None:
+            return
+        block, at = self._last_nonfinite
+        end_ns = int(block.end_ns[at])
+        self._nonfinite_due = end_ns + _NONFINITE_EVERY_NS
+        self._emit(
+            "training_nonfinite_loss",
+            end_ns,
+            epoch=block.epoch,
+            batch=int(block.index[at]),
+            global_step=int(block.global_step[at]),
+            value=str(block.loss[at]),
+            count=self._nonfinite,
+        )
+        self._nonfinite, self._last_nonfinite = 0, None
 
     def _checkpoint(self, record: CheckpointSaved) -> None:
         self._emit(

@@ -123,7 +123,10 @@ class Dispatcher:
         for backend in self.backends:
             self._correlation.outputs.update(backend.outputs())
         known = {"run_id": run.run_id, "pid": os.getpid(), **self.facts, **self._correlation.outputs}
-        text = json.dumps({key: known.get(key) for key in _KEYS}, indent=2) + "\n"
+        said = {key: known.get(key) for key in _KEYS}
+        if known.get("trace_url"):
+            said["trace_url"] = known["trace_url"]
+        text = json.dumps(said, indent=2) + "\n"
         if text != self._manifest:
             self._manifest = text
             run.dir.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from liquid_telemetry.observe.records import (
 )
 from liquid_telemetry.tracing.attributes import failure_of, known, phase_durations
 from liquid_telemetry.tracing.budget import Budget, SlowBatches
-from liquid_telemetry.tracing.endpoint import find_destination
+from liquid_telemetry.tracing.endpoint import find_destination, find_page
 from liquid_telemetry.tracing.epoch import Epoch
 from liquid_telemetry.tracing.otlp_json import SpanData, Value
 from liquid_telemetry.tracing.own import OwnSink
@@ -39,13 +39,17 @@ class TracingBackend:
     Args:
         provider: The user's; else the global SDK provider, else our own.
         otlp_endpoint: Where our own sends spans besides the file.
+        trace_url: Where a person sees a trace, with ``{trace_id}`` for its id.
     """
 
     signal = "tracing"
 
-    def __init__(self, provider: TracerProvider | None, otlp_endpoint: str | None) -> None:
+    def __init__(
+        self, provider: TracerProvider | None, otlp_endpoint: str | None, trace_url: str | None
+    ) -> None:
         self._provider = provider
         self._endpoint = otlp_endpoint
+        self._trace_url = self._page = trace_url
         self._run: RunInfo | None = None
         self._root: SpanRef | None = None
         self._fit: OpenSpan | None = None
@@ -73,6 +77,7 @@ class TracingBackend:
         file, sender = run.dir / rank_name("traces", run.rank), None
         with faults.guard("tracing"):
             destination = find_destination(self._endpoint, os.environ)
+            self._page = find_page(self._trace_url, destination)
             if destination is not None:
                 sender = Sender(destination, self._resource, faults, file)
         return OwnSink(LineFile(file), self._resource, run.trace_id, sender)
@@ -268,7 +273,9 @@ class TracingBackend:
         if self._run is None:
             return {}
         trace_id = self._root.trace_id if self._root is not None else self._run.trace_id
-        return {"trace_id": trace_id, "traces": os.fspath(self._traces) if self._traces else None}
+        page = self._page.replace("{trace_id}", trace_id) if self._page else None
+        traces = os.fspath(self._traces) if self._traces else None
+        return {"trace_id": trace_id, "traces": traces, "trace_url": page}
 
     def close(self) -> None:
         """Write the rest; a sender has a deadline."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
 
 INSTALL = "pip install 'liquid-train[otlp]'"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -14,6 +15,8 @@ _PACKAGES = {
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http",
     "grpc": "opentelemetry.exporter.otlp.proto.grpc",
 }
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_OTLP_PORTS = (4317, 4318)
 _DEFAULTS = {"http/protobuf": "http://localhost:4318", "grpc": "http://localhost:4317"}
 
 
@@ -62,6 +65,24 @@ def find_destination(endpoint: str | None, environment: Mapping[str, str]) -> De
         raise OtlpError(f"sending traces by {protocol} needs the OpenTelemetry SDK and exporter: {INSTALL}")
     named = next((environment[name] for name in _ENDPOINTS if environment.get(name)), _DEFAULTS[protocol])
     return Destination(endpoint or named, protocol, endpoint)
+
+
+def find_page(template: str | None, destination: Destination | None) -> str | None:
+    """Where a person sees a trace, with ``{trace_id}`` for its id; None where that is not known.
+
+    Args:
+        template: The user's; else spans that go to the usual port of this machine are taken to be seen in a Jaeger
+            beside it.
+        destination: Where spans are sent.
+    """
+    if template is not None or destination is None:
+        return template
+    try:
+        url = urlsplit(destination.url)
+        usual = url.hostname in _LOOPBACK and url.port in _OTLP_PORTS
+    except ValueError:
+        return None
+    return "http://localhost:16686/trace/{trace_id}" if usual else None
 
 
 def _asked_by(environment: Mapping[str, str]) -> bool:

@@ -15,9 +15,14 @@ const make = (tag, parent, className = "") => {
 const known = (value) => value !== null && value !== undefined;
 const number = (value, digits = 4) => known(value) ? String(Number(value.toPrecision(digits))) : "–";
 const share = (value) => known(value) ? `${(100 * value).toFixed(1)} %` : "–";
-const clock = (seconds) => known(seconds) ? new Date(1000 * seconds).toLocaleTimeString() : "";
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const now = () => Date.now() / 1000 + skew;
+
+function clock(seconds) {
+  if (!known(seconds)) return "";
+  const moment = new Date(1000 * seconds), today = moment.toDateString() === new Date().toDateString();
+  return today ? moment.toLocaleTimeString() : moment.toLocaleString();
+}
 
 function span(seconds) {
   if (!known(seconds)) return "–";
@@ -26,10 +31,10 @@ function span(seconds) {
   return `${Math.max(0, seconds).toFixed(seconds < 10 ? 1 : 0)} s`;
 }
 
-function bytes(value) {
+function bytes(value, digits = 3) {
   if (!known(value)) return "–";
   const power = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(value, 1)) / 3)));
-  return `${(value / 1000 ** power).toPrecision(3)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
+  return `${(value / 1000 ** power).toPrecision(Math.max(3, digits))} ${["B", "kB", "MB", "GB", "TB"][power]}`;
 }
 
 async function ask(path) {
@@ -198,7 +203,7 @@ function showCourse(run, course) {
   const overlay = (column) => others.map((id) => {
     const other = courses.get(id).columns, record = runs.find((one) => one.run_id === id);
     const start = record?.started ?? other.time[0];
-    return { x: across === "step" ? other.step : other.time.map((time) => time - start), name: id, column: other[column] };
+    return { x: across === "step" ? other.step : other.time.map((time) => time - start), name: `${record?.model ?? ""} ${id}`.trim(), column: other[column] };
   });
   draw("loss", x, table([["training", columns.loss], ["validation", columns.val_loss]]), { log: $("log-scale").checked, more: overlay("loss") });
   draw("accuracy", x, table([["training", columns.accuracy], ["validation", columns.val_accuracy], ["test", columns.test_accuracy]]),
@@ -246,6 +251,11 @@ function describe(name, column, form) {
   return `${name} ${form(values[values.length - 1])} (${form(low)} to ${form(high)})`;
 }
 
+function digits(tick, ticks) {
+  const gap = Math.abs(ticks[1] - ticks[0]);
+  return gap > 0 && tick ? Math.min(9, Math.max(3, Math.ceil(Math.log10(Math.abs(tick) / gap)) + 2)) : 3;
+}
+
 function options(place, names, { log, bars, each, form, epochs }) {
   const axis = { stroke: css("--dim"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line"), width: 1 } };
   const inSteps = epochs || $("across").value === "step";
@@ -254,13 +264,13 @@ function options(place, names, { log, bars, each, form, epochs }) {
     ...(each && i ? { scale: "second" } : {}),
     ...(bars ? { fill: css("--c0"), paths: uPlot.paths.bars({ size: [0.8, 60] }), points: { show: false } } : { points: { show: false } }),
   }));
-  const left = { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => known(tick) ? form(tick, 3) : "") };
+  const left = { ...axis, size: 66, values: (_, ticks) => ticks.map((tick) => known(tick) ? form(tick, digits(tick, ticks)) : "") };
   return {
     width: Math.max(200, place.clientWidth), height: 200, cursor: { drag: { x: true, y: false } },
     legend: { live: true },
     scales: { x: { time: false }, y: log ? { distr: 3 } : bars ? { range: (_, low, high) => [0, high * 1.05 || 1] } : {} },
     series: [{ label: epochs ? "epoch" : inSteps ? "step" : "after", value: (_, value) => known(value) ? inSteps ? String(value) : span(value) : "–" }, ...series],
-    axes: [{ ...axis, values: (_, ticks) => ticks.map((tick) => inSteps ? number(tick, 7) : span(tick)) }, left,
+    axes: [{ ...axis, size: 34, values: (_, ticks) => ticks.map((tick) => inSteps ? number(tick, 7) : span(tick)) }, left,
       ...(each && names.length > 1 ? [{ ...axis, scale: "second", side: 1, size: 56, grid: { show: false } }] : [])],
   };
 }
