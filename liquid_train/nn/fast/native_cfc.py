@@ -110,41 +110,15 @@ class NativeCfC(torch.autograd.Function):
         d_initial = torch.empty_like(states[0])
         d_spans = torch.empty_like(spans) if ctx.needs_input_grad[3] else None
         closed = states.new_zeros(call.threads, 2, states.shape[2])
-        units = u.shape[2]
-        d_maps = [torch.empty_like(part) for part in maps[: 2 * plan.layers]]
-        d_maps += [states.new_empty(units, maps[2 * plan.layers].shape[1]), states.new_empty(units)]
+        d_maps = [torch.empty_like(part) for part in maps]
         pointers = addresses(d_maps)
         call.grads, call.d_x, call.d_initial = address(grads), address(d_x), address(d_initial)
         call.d_spans, call.d_closed = address(d_spans), address(closed)
         call.d_maps = ctypes.addressof(pointers)
         plan.library.cfc_backward(call)
 
-        d_maps[-2:] = _split(plan, given, d_maps[-2], d_maps[-1], states.shape[2])
         d_a, d_w_tau = closed.sum(0).unsqueeze(1) if plan.mode == "pure" else (None, None)
         return None, d_x, d_initial, d_spans, None, None, d_a, d_w_tau, *d_maps
-
-
-def _split(
-    plan: Plan, given: Sequence[Tensor | None], weight: Tensor, bias: Tensor, units: int
-) -> list[Tensor]:
-    """Return the gradients of weight and bias of each head from those of the one map of all heads."""
-    spans, mask, time_mask = given[:3]
-    weights, biases = weight.split(units), bias.split(units)
-    if plan.mode == "pure":
-        return [_masked(weight, mask), bias]
-    by_span, by_span_bias = (weights[2], biases[2]) if spans is None else (weights[3], biases[3])
-    if spans is None and plan.span != 1.0:
-        by_span, by_span_bias = by_span * plan.span, by_span_bias * plan.span
-    return [
-        *(_masked(weights[0], mask), biases[0]),
-        *(_masked(weights[1], mask), biases[1]),
-        *(_masked(by_span, time_mask), by_span_bias),
-        *(_masked(weights[2], time_mask), biases[2]),
-    ]
-
-
-def _masked(weight: Tensor, mask: Tensor | None) -> Tensor:
-    return weight if mask is None else weight * mask
 
 
 def _head_count(plan: Plan, spans: Tensor | None) -> int:

@@ -17,21 +17,31 @@ int64_t head_count(const CfC& c) { return c.mode == 2 ? 1 : c.spans ? 4 : 3; }
 
 int64_t features(const CfC& c) { return c.L > 0 ? c.K : c.C + c.H; }
 
-float head_weight(const CfC& c, int64_t head, int64_t unit, int64_t k) {
-  int64_t index = unit * features(c) + k;
-  if (head < 2) return c.heads[2 * head][index] * (c.mask ? c.mask[index] : 1.0f);
-  float mask = c.time_mask ? c.time_mask[index] : 1.0f;
-  float own = c.heads[4][index], constant = c.heads[6][index];
-  if (c.spans) return mask * (head == 2 ? constant : own);
-  return mask * (constant + c.span * own);
-}
+// The heads as one map, masked: ff1, ff2, gate and, with spans, what the span multiplies; [N · H, features] and [N · H].
+struct Heads {
+  std::vector<float> weight, bias;
 
-float head_bias(const CfC& c, int64_t head, int64_t unit) {
-  if (head < 2) return c.heads[2 * head + 1][unit];
-  float own = c.heads[5][unit], constant = c.heads[7][unit];
-  if (c.spans) return head == 2 ? constant : own;
-  return constant + c.span * own;
-}
+  explicit Heads(const CfC& c) : weight(head_count(c) * c.H * features(c)), bias(head_count(c) * c.H) {
+    int64_t size = c.H * features(c);
+    for (int64_t head = 0; head < head_count(c); head++)
+      for (int part = 0; part < 2; part++) {
+        int64_t count = part == 0 ? size : c.H;
+        float* out = (part == 0 ? weight.data() : bias.data()) + head * count;
+        const float* mask = part > 0 ? nullptr : head < 2 ? c.mask : c.time_mask;
+        fill(c, head, part, count, mask, out);
+      }
+  }
+
+  static void fill(const CfC& c, int64_t head, int part, int64_t count, const float* mask, float* out) {
+    if (head < 2)
+      std::copy_n(c.heads[2 * head + part], count, out);
+    else if (c.spans)
+      std::copy_n(c.heads[(head == 2 ? 6 : 4) + part], count, out);
+    else
+      for (int64_t i = 0; i < count; i++) out[i] = c.heads[6 + part][i] + c.span * c.heads[4 + part][i];
+    for (int64_t i = 0; mask && i < count; i++) out[i] *= mask[i];
+  }
+};
 
 // Rows that a map reads: the first reads the input, then the state.
 struct Source {
@@ -67,13 +77,15 @@ struct Maps {
 
 template <int N>
 void pack_heads(const CfC& c, Maps& maps) {
-  auto inside = [&](int64_t panel, int lane) { return panel * W + lane < c.H; };
-  maps.heads = pack<N>(features(c), vectors(c.H), [&](int64_t k, int64_t panel, int head, int lane) {
-    return inside(panel, lane) ? head_weight(c, head, panel * W + lane, k) : 0.0f;
-  });
-  maps.head_biases = pack<N>(1, vectors(c.H), [&](int64_t, int64_t panel, int head, int lane) {
-    return inside(panel, lane) ? head_bias(c, head, panel * W + lane) : 0.0f;
-  }).data;
+  Heads heads(c);
+  auto column = [&](const std::vector<float>& from, int64_t width) {
+    return [&from, width, &c](int64_t panel, int head, int lane) -> const float* {
+      int64_t unit = panel * W + lane;
+      return unit < c.H ? &from[(head * c.H + unit) * width] : nullptr;
+    };
+  };
+  maps.heads = pack<N>(features(c), vectors(c.H), 1, column(heads.weight, features(c)));
+  maps.head_biases = pack<N>(1, vectors(c.H), 1, column(heads.bias, 1)).data;
 }
 
 Maps pack_forward(const CfC& c) {
@@ -81,9 +93,9 @@ Maps pack_forward(const CfC& c) {
   for (int64_t layer = 0; layer < c.L; layer++) {
     const float *weight = c.backbone[2 * layer], *bias = c.backbone[2 * layer + 1];
     int64_t rows = layer == 0 ? c.C + c.H : c.K, panels = (vectors(c.K) + PAIR - 1) / PAIR;
-    maps.backbone.push_back(pack<PAIR>(rows, panels, [&](int64_t k, int64_t panel, int j, int lane) {
+    maps.backbone.push_back(pack<PAIR>(rows, panels, 1, [&](int64_t panel, int j, int lane) {
       int64_t column = (panel * PAIR + j) * W + lane;
-      return column < c.K ? weight[column * rows + k] : 0.0f;
+      return column < c.K ? weight + column * rows : nullptr;
     }));
     maps.biases.emplace_back(panels * PAIR * W);
     std::copy(bias, bias + c.K, maps.biases.back().begin());
@@ -171,14 +183,12 @@ int64_t width_of(const CfC& c, int64_t layer) { return layer == c.L ? head_count
 
 int64_t inputs_of(const CfC& c, int64_t layer) { return layer == 0 ? c.C + c.H : c.K; }
 
-// Some columns of a map's weight, which bring gradients down to what they read.
-Panels pack_back(const CfC& c, int64_t layer, int64_t first, int64_t columns) {
-  int64_t stride = inputs_of(c, layer), panels = (vectors(columns) + PAIR - 1) / PAIR;
-  return pack<PAIR>(width_of(c, layer), panels, [&](int64_t k, int64_t panel, int j, int lane) {
+// Some columns of a map's weight [·, stride], which bring gradients down to what they read.
+Panels pack_back(const CfC& c, int64_t layer, const float* weight, int64_t first, int64_t columns) {
+  int64_t panels = (vectors(columns) + PAIR - 1) / PAIR, stride = inputs_of(c, layer);
+  return pack<PAIR>(width_of(c, layer), panels, stride, [&](int64_t panel, int j, int lane) {
     int64_t column = (panel * PAIR + j) * W + lane;
-    if (column >= columns) return 0.0f;
-    if (layer == c.L) return head_weight(c, k / c.H, k % c.H, first + column);
-    return c.backbone[2 * layer][k * stride + first + column];
+    return column < columns ? weight + first + column : nullptr;
   });
 }
 
@@ -189,9 +199,11 @@ struct BackMaps {
 
 BackMaps pack_backward(const CfC& c) {
   BackMaps maps;
-  maps.below.push_back(pack_back(c, 0, c.C, c.H));
-  for (int64_t layer = 1; layer <= c.L; layer++) maps.below.push_back(pack_back(c, layer, 0, c.K));
-  if (c.d_x) maps.input = pack_back(c, 0, 0, c.C);
+  Heads heads(c);
+  auto weight = [&](int64_t layer) { return layer == c.L ? heads.weight.data() : c.backbone[2 * layer]; };
+  maps.below.push_back(pack_back(c, 0, weight(0), c.C, c.H));
+  for (int64_t layer = 1; layer <= c.L; layer++) maps.below.push_back(pack_back(c, layer, weight(layer), 0, c.K));
+  if (c.d_x) maps.input = pack_back(c, 0, weight(0), 0, c.C);
   return maps;
 }
 
@@ -341,17 +353,31 @@ class Backward {
   float* closed;
 };
 
+// Set out, or add to it, rows [first, first + count) of a map's gradients, times a factor and a mask.
+void collect(const MapGradients& map, int64_t first, int64_t count, bool set, float factor, const float* mask,
+             float* const* out) {
+  float *weight = out[0], *bias = out[1];
+  for (int64_t i = 0; i < count; i++) {
+    const float* from = &map.weight[(first + i) * map.padded];
+    for (int64_t k = 0; k < map.inputs; k++, weight++) {
+      float value = from[k] * factor * (mask ? *mask++ : 1.0f);
+      *weight = set ? value : *weight + value;
+    }
+    bias[i] = (set ? 0.0f : bias[i]) + factor * map.bias[first + i];
+  }
+}
+
 // Add a thread's gradients to the result, which the first one sets.
 void collect(const CfC& c, const std::vector<MapGradients>& gradients, bool set) {
-  for (int64_t layer = 0; layer <= c.L; layer++) {
-    const MapGradients& map = gradients[layer];
-    float *weight = c.d_maps[2 * layer], *bias = c.d_maps[2 * layer + 1];
-    for (int64_t i = 0; i < map.width; i++) {
-      for (int64_t k = 0; k < map.inputs; k++, weight++)
-        *weight = (set ? 0.0f : *weight) + map.weight[i * map.padded + k];
-      bias[i] = (set ? 0.0f : bias[i]) + map.bias[i];
-    }
-  }
+  for (int64_t layer = 0; layer < c.L; layer++)
+    collect(gradients[layer], 0, c.K, set, 1.0f, nullptr, c.d_maps + 2 * layer);
+  const MapGradients& heads = gradients[c.L];
+  float* const* out = c.d_maps + 2 * c.L;
+  collect(heads, 0, c.H, set, 1.0f, c.mask, out);
+  if (head_count(c) == 1) return;
+  collect(heads, c.H, c.H, set, 1.0f, c.mask, out + 2);
+  collect(heads, c.spans ? 3 * c.H : 2 * c.H, c.H, set, c.spans ? 1.0f : c.span, c.time_mask, out + 4);
+  collect(heads, 2 * c.H, c.H, set, 1.0f, c.time_mask, out + 6);
 }
 
 template <int N>

@@ -33,8 +33,7 @@ struct CfC {
   float* d_initial;    // [B, H]
   float* d_spans;      // [T, B] or null
   float* d_closed;     // [threads, 2, H]: of a and w_tau, given as zeros
-  // Weight and bias of each backbone layer, then of ff1, ff2, gate and, with spans, time_a as one map.
-  float* const* d_maps;
+  float* const* d_maps;  // weight and bias of each backbone layer, then of each head
 };
 
 extern "C" {

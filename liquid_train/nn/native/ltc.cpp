@@ -145,7 +145,7 @@ class Worker {
       float driven = synapse.w * synapse.erev;
 #pragma GCC unroll 4
       for (int k = 0; k < V; k++) {
-        vec open = 1.0f / (1.0f + power_of_two(source[k] * synapse.slope + synapse.offset));
+        vec open = inverse(1.0f + power_of_two(source[k] * synapse.slope + synapse.offset));
         if constexpr (KEEP) kept[s][k] = open;
         g[k] += open * synapse.w;
         current[k] += open * driven;

@@ -46,7 +46,7 @@ struct Step {
                      int64_t i, vec& g, vec& current) const {
     for (int64_t j = 0; j < sources; j++) {
       int64_t at = j * c.H + i, left = c.H - i;
-      vec opened = 1.0f / (1.0f + power_of_two(load(p.sigma + at, left) * (load(p.mu + at, left) - v[j]) * LOG2E));
+      vec opened = inverse(1.0f + power_of_two(load(p.sigma + at, left) * (load(p.mu + at, left) - v[j]) * LOG2E));
       g += opened * load(w + j * padded + i);
       current += opened * load(driven + j * padded + i);
     }

@@ -26,25 +26,45 @@ struct Panels {
   const float* at(int64_t panel) const { return data.data() + panel * rows * width; }
 };
 
-// Pack count panels of N vectors; value(k, panel, vector, lane) is an element, zero beyond the end.
-template <int N, class Value>
-Panels pack(int64_t rows, int64_t count, Value value) {
+// Pack count panels of N vectors. start(panel, vector, lane) is where a column's elements begin, null beyond the
+// end; they are step apart.
+template <int N, class Start>
+Panels pack(int64_t rows, int64_t count, int64_t step, Start start) {
   Panels panels;
   panels.rows = rows;
   panels.width = N * W;
   panels.data.resize(rows * count * N * W);
-  float* out = panels.data.data();
   for (int64_t panel = 0; panel < count; panel++)
-    for (int64_t k = 0; k < rows; k++)
-      for (int j = 0; j < N; j++)
-        for (int lane = 0; lane < W; lane++) *out++ = value(k, panel, j, lane);
+    for (int j = 0; j < N; j++) {
+      float* out = panels.data.data() + panel * rows * N * W + j * W;
+      const float* columns[W];
+      for (int lane = 0; lane < W; lane++) columns[lane] = start(panel, j, lane);
+      bool whole = true;
+      for (int lane = 0; lane < W; lane++) whole = whole && columns[lane];
+      for (int64_t k = 0; k < rows; k++, out += N * W)
+        if (whole)
+          for (int lane = 0; lane < W; lane++) out[lane] = columns[lane][k * step];
+        else
+          for (int lane = 0; lane < W; lane++) out[lane] = columns[lane] ? columns[lane][k * step] : 0.0f;
+    }
   return panels;
 }
 
 // acc += a[:, :rows] times the panel; rows of a are stride apart.
 template <int M, int N>
 INLINE void accumulate(vec (&acc)[M][N], const float* a, int64_t stride, int64_t rows, const float* panel) {
-  for (int64_t k = 0; k < rows; k++, panel += N * W) {
+  int64_t k = 0;
+  if constexpr (M == 1) {
+    // A lone row would wait for each sum: four take turns.
+    vec parts[4][N] = {};
+    for (; k + 4 <= rows; k += 4, panel += 4 * N * W)
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < N; j++) parts[i][j] += splat(a[k + i]) * load(panel + (i * N + j) * W);
+    for (int j = 0; j < N; j++) acc[0][j] += (parts[0][j] + parts[1][j]) + (parts[2][j] + parts[3][j]);
+  }
+  for (; k < rows; k++, panel += N * W) {
     vec b[N];
 #pragma GCC unroll 8
     for (int j = 0; j < N; j++) b[j] = load(panel + j * W);

@@ -5,6 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #define INLINE inline __attribute__((always_inline))
 #define INLINE_LAMBDA __attribute__((always_inline))
 
@@ -59,33 +63,53 @@ INLINE float sum(vec v) {
 #endif
 }
 
-// Where x is NaN both comparisons are false and it stays.
+// x brought between two bounds; NaN stays.
 INLINE vec clamp(vec x, float low, float high) {
+#if defined(__AVX512F__)
+  return (vec)_mm512_min_ps((__m512)splat(high), _mm512_max_ps((__m512)splat(low), (__m512)x));
+#else
   x = x < low ? splat(low) : x;
   return x > high ? splat(high) : x;
+#endif
 }
 
 INLINE vec absolute(vec x) { return x < 0.0f ? -x : x; }
 
+// 1 / x for positive x that are neither huge nor tiny: within two units in the last place.
+INLINE vec inverse(vec x) {
+#if defined(__AVX512F__)
+  vec guess = (vec)_mm512_rcp14_ps((__m512)x);
+  return guess * (2.0f - x * guess);
+#else
+  return 1.0f / x;
+#endif
+}
+
 // 2^n times a polynomial of r = x - n, |r| <= 1/2: within two units in the last place.
 INLINE vec power_of_two(vec x) {
   x = clamp(x, -126.0f, 126.0f);
+#if defined(__AVX512F__)
+  vec n = (vec)_mm512_roundscale_ps((__m512)x, 0);
+#else
   const vec magic = splat(12582912.0f);  // adding it leaves the nearest whole number in the low bits
-  vec shifted = x + magic;
-  vec r = x - (shifted - magic);
-  vec p = splat(1.5403530e-4f);
+  vec shifted = x + magic, n = shifted - magic;
+#endif
+  vec r = x - n, p = splat(1.5403530e-4f);
   p = p * r + 1.3333558e-3f;
   p = p * r + 9.6181291e-3f;
   p = p * r + 5.5504109e-2f;
   p = p * r + 2.4022651e-1f;
   p = p * r + 6.9314718e-1f;
   p = p * r + 1.0f;
-  ivec power = ((ivec)shifted + 127) << 23;
-  return p * (vec)power;
+#if defined(__AVX512F__)
+  return (vec)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+  return p * (vec)(((ivec)shifted + 127) << 23);
+#endif
 }
 
 INLINE vec exponential(vec x) { return power_of_two(x * 1.44269504f); }
 
-INLINE vec logistic(vec x) { return 1.0f / (1.0f + power_of_two(x * -1.44269504f)); }
+INLINE vec logistic(vec x) { return inverse(1.0f + power_of_two(x * -1.44269504f)); }
 
-INLINE vec hyperbolic_tangent(vec x) { return 2.0f / (1.0f + power_of_two(x * -2.88539008f)) - 1.0f; }
+INLINE vec hyperbolic_tangent(vec x) { return 2.0f * inverse(1.0f + power_of_two(x * -2.88539008f)) - 1.0f; }

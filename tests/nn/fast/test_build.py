@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -157,3 +158,16 @@ def test_a_forked_child_has_threads_of_its_own(monkeypatch):
         assert torch.equal(layer(x)[0], before)
     """
     subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True, timeout=120)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names targets of x86-64")
+@pytest.mark.parametrize("target", ["-march=haswell", "-march=x86-64"])
+def test_narrower_vectors_give_the_same_numbers(target, monkeypatch, assert_equal_paths):
+    binary("c++")
+    monkeypatch.setattr(build, "_TARGETS", ((target,),))
+    assert library.native() is not None
+    for units in (5, 37):
+        for layer in (CfC(3, units), CfC(3, units, mode="pure"), LTC(3, units)):
+            x, spans = torch.randn(19, 6, 3), torch.rand(19, 6)
+            assert_equal_paths(layer, {"x": x, "hx": torch.randn(19, units), "spans": spans})
