@@ -5,7 +5,6 @@ Source: Hasani et al. 2022, "Closed-form continuous-time neural networks", doi 1
 Shapes: B batch, C input channels, H hidden units, K features that the heads read.
 """
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -146,12 +145,12 @@ class CfCCell(nn.Module):
         Returns:
             The new hidden state ``[B, H]`` twice: as output and as state.
         """
-        check_channels(input, self.input_size)
         ts = time_column("ts", ts, hx)
         if self.fast:
-            state = quick_step(self, partial(cfc_step, self), input, hx, ts)
-            if state is not None:
-                return state, state
+            result = quick_step(self, cfc_step, input, hx, ts)
+            if result is not None:
+                return result
+        check_channels(input, self.input_size)
         z = torch.cat([input, hx], 1)
         if self.backbone is not None:
             z = self.backbone(z)

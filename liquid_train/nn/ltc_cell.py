@@ -6,8 +6,6 @@ algorithm 1; the wiring as in Lechner et al. 2020, doi 10.1038/s42256-020-00237-
 Shapes: B batch, C input channels, H neurons, M motor neurons, S sources of synapses (C or H).
 """
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from ncps.wirings import Wiring
@@ -140,14 +138,14 @@ class LTCCell(WiredCell):
         Returns:
             The output ``[B, M]`` and the new membrane potentials ``[B, H]``.
         """
-        check_channels(inputs, self.sensory_size)
         elapsed_time = time_column("elapsed_time", elapsed_time, states)
-        inputs = _affine(inputs, self.input_w, self.input_b)
-        new_states = None
         if self.fast:
-            new_states = quick_step(self, partial(ltc_step, self), inputs, states, elapsed_time)
-        if new_states is None:
-            new_states = self._solve(inputs, states, elapsed_time)
+            result = quick_step(self, ltc_step, inputs, states, elapsed_time)
+            if result is not None:
+                return result
+        check_channels(inputs, self.sensory_size)
+        inputs = _affine(inputs, self.input_w, self.input_b)
+        new_states = self._solve(inputs, states, elapsed_time)
         return _affine(new_states[:, : self.motor_size], self.output_w, self.output_b), new_states
 
     def _solve(self, inputs: Tensor, v: Tensor, elapsed_time: Tensor | float) -> Tensor:

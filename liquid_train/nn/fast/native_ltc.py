@@ -97,7 +97,7 @@ def _call(
     assert x is not None
     sensory_mask, mask = tensors[14:]
     return LTCCall(
-        *(*x.shape, states.shape[2], unfolds, torch.get_num_threads()),
+        *(*x.shape, states.shape[2], unfolds, torch.get_num_threads(), 0, 0),
         *(span, epsilon),
         *map(address, (x, spans, cm, gleak, vleak)),
         SynapsesCall(*map(address, (*tensors[6:10], sensory_mask))),

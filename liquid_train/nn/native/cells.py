@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from liquid_train.nn.ltc_cell import LTCCell
 
 _CELL = ("cm", "gleak", "vleak")
+_MAPPINGS = ("input_w", "input_b", "output_w", "output_b")
 _SYNAPSES = ("w", "mu", "sigma", "erev")
 
 
@@ -67,25 +68,26 @@ def cfc_step(cell: "CfCCell", library: Library) -> Step:
 
 
 def ltc_step(cell: "LTCCell", library: Library) -> Step:
-    """Return the step of an LTC cell's potentials."""
+    """Return the step of an LTC cell."""
     names = [*_CELL, *(f"sensory_{name}" for name in _SYNAPSES), *_SYNAPSES]
-    places: list[Place] = [(cell._parameters, name) for name in names]
+    mapped = [name for name in _MAPPINGS if getattr(cell, name) is not None]
+    places: list[Place] = [(cell._parameters, name) for name in (*names, *mapped)]
     places += [(cell._buffers, name) for name in ("sensory_sparsity_mask", "sparsity_mask")]
 
     def fill(tensors: list[Tensor]) -> tuple[LTCCall, object]:
-        of_cell: list[Any] = [address(tensor) for tensor in tensors]
-        sensory, neural = of_cell[3:7], of_cell[7:11]
+        found: list[Any] = [address(tensor) for tensor in tensors]
+        sensory_mask, mask = found[-2:]
         call = LTCCall(
             C=cell.sensory_size,
             H=cell.state_size,
+            M=cell.motor_size,
             unfolds=cell.ode_unfolds,
             epsilon=cell.epsilon,
-            cm=of_cell[0],
-            gleak=of_cell[1],
-            vleak=of_cell[2],
-            sensory=SynapsesCall(*sensory, of_cell[11]),
-            neural=SynapsesCall(*neural, of_cell[12]),
+            constrain=int(cell.implicit_param_constraints),
+            sensory=SynapsesCall(*found[3:7], sensory_mask),
+            neural=SynapsesCall(*found[7:11], mask),
+            **dict(zip((*_CELL, *mapped), (*found[:3], *found[11:-2]), strict=True)),
         )
         return call, None
 
-    return Step(cell, places, fill, library.ltc_step, int(cell.implicit_param_constraints))
+    return Step(cell, places, fill, library.ltc_step, cell.motor_size)

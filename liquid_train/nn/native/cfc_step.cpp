@@ -107,7 +107,7 @@ void close(const CfC& c, const Rows& rows, float t, float* f, float* state) {
 }  // namespace
 
 void cfc_step(const CfC* cfc, const float* x, const float* h, const float* spans, float span, int64_t batch,
-              float* out) {
+              float* out, float*) {
   const CfC& c = *cfc;
   thread_local std::vector<float> scratch;
   int64_t width = std::max(c.C + c.H, c.K);

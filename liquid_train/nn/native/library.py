@@ -33,7 +33,7 @@ class Library:
             self.ltc_forward = _function(loaded, "ltc_forward", LTCCall)
             self.ltc_backward = _function(loaded, "ltc_backward", LTCCall)
             self.cfc_step = _step(loaded.cfc_step)
-            self.ltc_step = _step(loaded.ltc_step, ctypes.c_int64)
+            self.ltc_step = _step(loaded.ltc_step)
             sizes = (ctypes.c_int64 * 2)()
             loaded.liquid_sizes(sizes)
         except (OSError, AttributeError) as error:
@@ -98,8 +98,8 @@ def _function(loaded: ctypes.CDLL, name: str, structure: type[ctypes.Structure])
     return function
 
 
-def _step(function: Any, *extra: Any) -> Any:
+def _step(function: Any) -> Any:
     pointer = ctypes.c_void_p
-    function.argtypes = [*[pointer] * 4, ctypes.c_float, ctypes.c_int64, *extra, pointer]
+    function.argtypes = [*[pointer] * 4, ctypes.c_float, ctypes.c_int64, pointer, pointer]
     function.restype = None
     return function

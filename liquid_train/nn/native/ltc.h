@@ -14,6 +14,7 @@ struct Parameters {
 
 struct LTC {
   int64_t T, B, C, H, unfolds, threads;
+  int64_t M, constrain;  // for ltc_step: motor neurons; whether a softplus makes w, cm and gleak positive
   float span;     // length of a solver part where spans is null
   float epsilon;
 
@@ -29,14 +30,17 @@ struct LTC {
   float* d_initial;    // [B, H]
   float* d_spans;      // [T, B] or null
   float *d_cm, *d_gleak, *d_vleak;  // [H], given as zeros
+
+  const float *input_w, *input_b;    // [C] or null, for ltc_step: elsewhere x is mapped already
+  const float *output_w, *output_b;  // [M] or null, likewise
 };
 
 extern "C" {
 void ltc_forward(const LTC* ltc);
 void ltc_backward(const LTC* ltc);
 
-// One step of a batch: x [batch, C], v and out [batch, H], spans [batch] or null. w, cm and gleak are as the
-// cell has them, constrain says whether a softplus makes them positive. Only the cell's own fields are read.
+// One step of a batch: x [batch, C], v and out [batch, H], output [batch, M], spans [batch] or null. The cell's own
+// fields of the structure are read, w, cm and gleak as the cell has them.
 void ltc_step(const LTC* ltc, const float* x, const float* v, const float* spans, float span, int64_t batch,
-              int64_t constrain, float* out);
+              float* out, float* output);
 }

@@ -53,25 +53,30 @@ struct Step {
   }
 };
 
+void affine(int64_t count, const float* x, const float* scale, const float* shift, float* out) {
+  for (int64_t k = 0; k < count; k++) out[k] = x[k] * (scale ? scale[k] : 1.0f) + (shift ? shift[k] : 0.0f);
+}
+
 }  // namespace
 
 void ltc_step(const LTC* ltc, const float* x, const float* v, const float* spans, float span, int64_t batch,
-              int64_t constrain, float* out) {
-  Step step{*ltc, constrain != 0};
+              float* out, float* output) {
+  Step step{*ltc, ltc->constrain != 0};
   const LTC& c = *ltc;
   int64_t P = step.padded;
   thread_local std::vector<float> scratch;
-  scratch.resize(2 * (c.H + c.C) * P + 4 * P);
+  scratch.resize(2 * (c.H + c.C) * P + 4 * P + c.C);
   float *w = scratch.data(), *driven = w + c.H * P, *w_in = driven + c.H * P, *driven_in = w_in + c.C * P;
-  float *g_in = driven_in + c.C * P, *current_in = g_in + P, *old = current_in + P, *now = old + P;
+  float *g_in = driven_in + c.C * P, *current_in = g_in + P, *old = current_in + P, *now = old + P, *mapped = now + P;
   step.open(c.neural, c.H, w, driven);
   step.open(c.sensory, c.C, w_in, driven_in);
   for (int64_t row = 0; row < batch; row++) {
     vec d = splat(spans ? spans[row] : span) / float(c.unfolds);
+    affine(c.C, x + row * c.C, c.input_w, c.input_b, mapped);
     for (int64_t i = 0; i < c.H; i += W) {
       vec gleak = step.positive(load(c.gleak + i, c.H - i));
       vec g = gleak + c.epsilon, current = gleak * load(c.vleak + i, c.H - i);
-      step.gather(c.sensory, c.C, x + row * c.C, w_in, driven_in, i, g, current);
+      step.gather(c.sensory, c.C, mapped, w_in, driven_in, i, g, current);
       store(g_in + i, g);
       store(current_in + i, current);
     }
@@ -85,5 +90,6 @@ void ltc_step(const LTC* ltc, const float* x, const float* v, const float* spans
       std::swap(old, now);
     }
     std::copy_n(old, c.H, out + row * c.H);
+    affine(c.M, old, c.output_w, c.output_b, output + row * c.M);
   }
 }

@@ -28,30 +28,31 @@ class Step:
         places: Its tensors.
         fill: Takes the tensors and returns the structure, and what must live as long.
         function: Of the library.
-        extra: What the function takes before the result.
+        outputs: Number of outputs where they are not the state.
     """
 
     def __init__(
         self,
-        cell: nn.Module,
+        cell: Any,
         places: Iterable[Place],
         fill: Callable[[list[Tensor]], tuple[ctypes.Structure, object]],
         function: Any,
-        *extra: int,
+        outputs: int | None = None,
     ) -> None:
         self.places = list(places)
         self.fill = fill
         self.function = function
-        self.extra = extra
-        self.size = cell.state_size
+        self.outputs = outputs
+        self.inputs, self.size = cell.sensory_size, cell.state_size
         modules = list(cell.modules())[1:]
         self.served = all(type(m) is nn.Linear or not m._parameters for m in modules)
         self.hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self.pointers: list[int] = []
 
-    def run(self, x: Tensor, h: Tensor, t: Tensor | float) -> Tensor | None:
-        """Return the new state ``[B, H]``, or None where this does not serve."""
-        if not self.served or any(self.hooks) or h.shape != (x.shape[0], self.size):
+    def run(self, x: Tensor, h: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor] | None:
+        """Return output and new state, or None where this does not serve."""
+        B, C = x.shape
+        if self.inputs != C or h.shape != (B, self.size) or not self.served or any(self.hooks):
             return None
         try:
             pointers = [place[name].data_ptr() for place, name in self.places]
@@ -60,11 +61,13 @@ class Step:
         if pointers != self.pointers and not self._take(pointers):
             return None
         spans, span = (t.data_ptr(), 1.0) if isinstance(t, Tensor) else (None, t)
-        out = torch.empty_like(h)
-        self.function(
-            self.address, x.data_ptr(), h.data_ptr(), spans, span, h.shape[0], *self.extra, out.data_ptr()
-        )
-        return out
+        out, output = torch.empty_like(h), None
+        if self.outputs is not None:
+            output = h.new_empty(B, self.outputs)
+        written = None if output is None else output.data_ptr()
+        arguments = (x.data_ptr(), h.data_ptr(), spans, span, B, out.data_ptr(), written)
+        self.function(self.address, *arguments)
+        return (out if output is None else output), out
 
     def _take(self, pointers: list[int]) -> bool:
         tensors = [place[name] for place, name in self.places]
@@ -81,9 +84,9 @@ _steps: WeakKeyDictionary[nn.Module, Step] = WeakKeyDictionary()
 
 
 def quick_step(
-    cell: nn.Module, make: Callable[[Library], Step], x: Tensor, h: Tensor, t: Tensor | float
-) -> Tensor | None:
-    """Return the state ``[B, H]`` after one step without autograd, or None where this does not serve.
+    cell: Any, make: Callable[[Any, Library], Step], x: Tensor, h: Tensor, t: Tensor | float
+) -> tuple[Tensor, Tensor] | None:
+    """Return output and state after one step without autograd, or None where this does not serve.
 
     Args:
         cell: The cell.
@@ -109,7 +112,7 @@ def quick_step(
         return None
     step = _steps.get(cell)
     if step is None:
-        step = _steps[cell] = make(library)
+        step = _steps[cell] = make(cell, library)
     if isinstance(t, Tensor):
         t = t.contiguous()
     return step.run(x.contiguous(), h.contiguous(), t)

@@ -40,11 +40,12 @@ class LTCCall(ctypes.Structure):
     """``struct LTC`` of ``ltc.h``."""
 
     _fields_ = [
-        *_fields(ctypes.c_int64, "T B C H unfolds threads"),
+        *_fields(ctypes.c_int64, "T B C H unfolds threads M constrain"),
         *_fields(ctypes.c_float, "span epsilon"),
         *_fields(ctypes.c_void_p, "x spans cm gleak vleak"),
         *_fields(SynapsesCall, "sensory neural"),
         *_fields(ctypes.c_void_p, "states grads d_x d_initial d_spans d_cm d_gleak d_vleak"),
+        *_fields(ctypes.c_void_p, "input_w input_b output_w output_b"),
     ]
 
 
