@@ -4,15 +4,19 @@ The key of a build is everything it depends on: sources, flags, compiler and CPU
 """
 
 import hashlib
+import logging
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent
 _FLAGS = (
@@ -48,7 +52,9 @@ def built_library() -> Path:
         if not library.exists():
             with _locked(library.with_suffix(".lock")):
                 if not library.exists():
+                    begin = time.monotonic()
                     _compile(compiler, library)
+                    log.info("the C++ kernels of CfC and LTC are built: %.0f s", time.monotonic() - begin)
     except OSError as error:
         raise BuildError(f"the cache cannot be used: {error}") from error
     return library
