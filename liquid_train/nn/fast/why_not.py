@@ -23,6 +23,10 @@ def why_not(
     """Return why the fast path cannot run this call, or None when it can."""
     if torch.compiler.is_compiling():
         return "the call is being compiled or exported"
+    if torch._C._get_tracing_state() is not None:
+        return "the call is being traced"
+    if inputs.numel() == 0:
+        return "the batch is empty"
     if memory is not None:
         return "mixed_memory=True puts a memory cell between the steps"
     if forward_ad._current_level >= 0:

@@ -104,6 +104,43 @@ def test_export(build, kernels):
         torch.testing.assert_close(program.module()(given)[0], expected)
 
 
+@pytest.mark.filterwarnings("ignore")  # PyTorch's own, of the tracer
+def test_a_trace_holds_the_plain_loop(build, kernels):
+    layer = build().eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, (x(),), check_trace=False)
+        given = x()
+        torch.testing.assert_close(traced(given)[0], layer(given)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_an_empty_batch(build, backend):
+    layer = build()
+    output, state = layer(torch.empty(0, 4, 3))
+    assert output.shape == (0, 4, layer.output_size)
+    assert state.shape == (0, layer.state_size)
+    output.sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in layer.parameters())
+
+
+def test_inference_mode(build, backend):
+    layer, given = build(), x()
+    expected = layer(given)[0]
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(given)[0], expected)
+        assert layer(given[:, :1])[0].is_inference()
+
+
+def test_second_derivatives_need_the_plain_loop(build, backend):
+    layer, given = build(), x().requires_grad_()
+    (first,) = torch.autograd.grad(layer(given)[0].square().sum(), given, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()
+    layer.fast = False
+    (plain,) = torch.autograd.grad(layer(given)[0].square().sum(), given, create_graph=True)
+    torch.testing.assert_close(first, plain, rtol=1e-4, atol=1e-5)
+    plain.square().sum().backward()
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # PyTorch's own, from its jvp
 def test_function_transforms(build):
     layer, given = build(), x()
