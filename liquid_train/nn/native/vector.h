@@ -38,16 +38,25 @@ INLINE void store(float* p, vec v) { memcpy(p, &v, sizeof v); }
 // The first n elements, of W or more; the others are zero.
 INLINE vec load(const float* p, int64_t n) {
   if (n >= W) return load(p);
+#if defined(__AVX512F__)
+  return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#else
   vec v = {};
   memcpy(&v, p, n * sizeof(float));
   return v;
+#endif
 }
 
 INLINE void store(float* p, vec v, int64_t n) {
-  if (n >= W)
+  if (n >= W) {
     store(p, v);
-  else
-    memcpy(p, &v, n * sizeof(float));
+    return;
+  }
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#else
+  memcpy(p, &v, n * sizeof(float));
+#endif
 }
 
 INLINE float sum(vec v) {
