@@ -3,6 +3,7 @@
 Shapes: T steps, B batch, C input channels, H hidden units, O outputs.
 """
 
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -29,9 +30,11 @@ def run_fast(cell: Cell, sequences: Sequences, h: Tensor) -> tuple[Tensor, Tenso
     if sequences.time_dim == 1:
         x = x.transpose(0, 1)
     spans, dtype = _time_major(sequences), _output_dtype(cell, sequences, h)
-    with torch.autocast(h.device.type, enabled=False):
+    mixed = torch.is_autocast_enabled(h.device.type)
+    with torch.autocast(h.device.type, enabled=False) if mixed else nullcontext():
         outputs, states = _run(cell, x.to(h.dtype), h, spans)
         outputs = outputs.to(dtype)
+        # A copy, even of one: a view would keep the states of all steps alive, and share changes in place.
         ends = torch.cat([_at_end(part, start, sequences.lengths) for part, start in states], 1)
     return outputs.transpose(0, 1).contiguous() if sequences.time_dim == 1 else outputs, ends
 

@@ -62,10 +62,11 @@ def _name(cell: Cell, wanted: nn.Module) -> str:
 
 
 def _of_tensors(cell: Cell, inputs: Tensor, spans: Tensor | float, state: tuple[Tensor, ...]) -> str | None:
-    first = next(cell.parameters())
+    tensors = list(_tensors(cell, spans, state))
+    first = tensors[0][1]
     if first.device.type == "meta":
         return "the parameters are on the meta device"
-    for name, tensor in _tensors(cell, spans, state):
+    for name, tensor in tensors:
         if type(tensor) not in _PLAIN:
             return f"{name} is a {type(tensor).__name__}"
         if tensor.dtype not in _DTYPES:
