@@ -40,8 +40,8 @@ extern "C" {
 void cfc_forward(const CfC* cfc);
 void cfc_backward(const CfC* cfc);
 
-// One step of a batch: x [batch, C], h and out [batch, H], spans [batch] or null. The cell's own fields of the
-// structure are read. The last argument is there for the likeness with ltc_step.
+// One step of a batch: x [batch, C], h and out [batch, H], spans [batch] or null. The cell's own fields of
+// the structure are read. The last argument is there for the likeness with ltc_step.
 void cfc_step(const CfC* cfc, const float* x, const float* h, const float* spans, float span, int64_t batch,
               float* out, float*);
 }

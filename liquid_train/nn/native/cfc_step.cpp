@@ -9,8 +9,8 @@
 
 namespace {
 
-// Adds up products with rows of a matrix [·, n]. The last vector of a row reaches back to be whole: there z is
-// zero where it overlaps the one before.
+// Adds up products with rows of a matrix [·, n]. The last vector of a row reaches back to be whole: there z
+// is zero where it overlaps the one before.
 struct Rows {
   const float* z;
   int64_t n, whole;

@@ -214,13 +214,15 @@ class Worker {
         d_cell[i].by_current += dg_in[i][k] + d_current_in[i][k] * c.vleak[i];
         d_cell[i].by_slope += d_current_in[i][k] * c.gleak[i];
       }
-      scatter(sensory, i, x.data(), opened_in.data(), dg_in[i], d_current_in[i], d_x.data(), d_sensory.data());
+      const Block<V>&dg = dg_in[i], &d_current = d_current_in[i];
+      scatter(sensory, i, x.data(), opened_in.data(), dg, d_current, d_x.data(), d_sensory.data());
     }
   }
 
   // From the gradients of a neuron's conductance and current to those of its synapses and their sources.
   INLINE void scatter(const Synapses& synapses, int64_t i, const Block<V>* from, const Block<V>* kept,
-                      const Block<V>& dg, const Block<V>& d_current, Block<V>* d_from, SynapseGradients* total) {
+                      const Block<V>& dg, const Block<V>& d_current, Block<V>* d_from,
+                      SynapseGradients* total) {
     for (int64_t s = synapses.begin[i]; s < synapses.begin[i + 1]; s++) {
       const Synapse& synapse = synapses.all[s];
       const Block<V>& source = from[synapse.source];
@@ -240,11 +242,13 @@ class Worker {
     }
   }
 
-  static void collect(const Parameters& p, const Synapses& synapses, const std::vector<SynapseGradients>& sums) {
+  static void collect(const Parameters& p, const Synapses& synapses,
+                      const std::vector<SynapseGradients>& sums) {
     for (size_t s = 0; s < sums.size(); s++) {
       const Synapse& synapse = synapses.all[s];
       int64_t at = synapse.index;
-      float by_g = sum(sums[s].by_g), by_current = sum(sums[s].by_current), by_offset = sum(sums[s].by_offset);
+      float by_g = sum(sums[s].by_g), by_current = sum(sums[s].by_current);
+      float by_offset = sum(sums[s].by_offset);
       p.d_w[at] += p.mask[at] * (by_g + synapse.erev * by_current);
       p.d_erev[at] += synapse.w * by_current;
       p.d_sigma[at] += sum(sums[s].by_slope) - p.mu[at] * by_offset;

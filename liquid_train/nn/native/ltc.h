@@ -39,8 +39,8 @@ extern "C" {
 void ltc_forward(const LTC* ltc);
 void ltc_backward(const LTC* ltc);
 
-// One step of a batch: x [batch, C], v and out [batch, H], output [batch, M], spans [batch] or null. The cell's own
-// fields of the structure are read, w, cm and gleak as the cell has them.
+// One step of a batch: x [batch, C], v and out [batch, H], output [batch, M], spans [batch] or null. The
+// cell's own fields of the structure are read, w, cm and gleak as the cell has them.
 void ltc_step(const LTC* ltc, const float* x, const float* v, const float* spans, float span, int64_t batch,
               float* out, float* output);
 }

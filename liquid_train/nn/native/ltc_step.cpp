@@ -1,4 +1,4 @@
-// One step of an LTC cell for few samples, from the parameters as they are; vectors hold neighbouring neurons.
+// One step of an LTC cell for few samples, from the parameters as they are; vectors hold neurons.
 
 #include <algorithm>
 #include <vector>
@@ -7,8 +7,6 @@
 #include "vector.h"
 
 namespace {
-
-constexpr float LOG2E = 1.44269504f;
 
 // max(x, 0) + log(1 + e^-|x|), the logarithm as 2 atanh(y / (2 + y)).
 INLINE vec softplus(vec x) {
@@ -42,11 +40,12 @@ struct Step {
   }
 
   // Add what sources at potentials v let through to neurons [i, i + W).
-  INLINE void gather(const Parameters& p, int64_t sources, const float* v, const float* w, const float* driven,
-                     int64_t i, vec& g, vec& current) const {
+  INLINE void gather(const Parameters& p, int64_t sources, const float* v, const float* w,
+                     const float* driven, int64_t i, vec& g, vec& current) const {
     for (int64_t j = 0; j < sources; j++) {
       int64_t at = j * c.H + i, left = c.H - i;
-      vec opened = inverse(1.0f + power_of_two(load(p.sigma + at, left) * (load(p.mu + at, left) - v[j]) * LOG2E));
+      vec driven_by = load(p.sigma + at, left) * (v[j] - load(p.mu + at, left));
+      vec opened = logistic(driven_by);
       g += opened * load(w + j * padded + i);
       current += opened * load(driven + j * padded + i);
     }
@@ -67,7 +66,8 @@ void ltc_step(const LTC* ltc, const float* x, const float* v, const float* spans
   thread_local std::vector<float> scratch;
   scratch.resize(2 * (c.H + c.C) * P + 4 * P + c.C);
   float *w = scratch.data(), *driven = w + c.H * P, *w_in = driven + c.H * P, *driven_in = w_in + c.C * P;
-  float *g_in = driven_in + c.C * P, *current_in = g_in + P, *old = current_in + P, *now = old + P, *mapped = now + P;
+  float *g_in = driven_in + c.C * P, *current_in = g_in + P, *old = current_in + P;
+  float *now = old + P, *mapped = now + P;
   step.open(c.neural, c.H, w, driven);
   step.open(c.sensory, c.C, w_in, driven_in);
   for (int64_t row = 0; row < batch; row++) {

@@ -26,8 +26,8 @@ struct Panels {
   const float* at(int64_t panel) const { return data.data() + panel * rows * width; }
 };
 
-// Pack count panels of N vectors. start(panel, vector, lane) is where a column's elements begin, null beyond the
-// end; they are step apart.
+// Pack count panels of N vectors. start(panel, vector, lane) is where a column's elements begin, null beyond
+// the end; they are step apart.
 template <int N, class Start>
 Panels pack(int64_t rows, int64_t count, int64_t step, Start start) {
   Panels panels;

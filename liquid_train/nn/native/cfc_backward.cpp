@@ -1,187 +1,12 @@
-#include "cfc.h"
-
 #include <algorithm>
 #include <memory>
 #include <vector>
 
+#include "cfc_maps.h"
 #include "product.h"
 #include "threads.h"
 
 namespace {
-
-constexpr int PAIR = 2;         // vectors of a panel of a plain map
-constexpr int64_t BLOCK = 64;  // rows that are taken through all steps together: their data stays in the cache
-
-// Heads that one panel holds for the same units: ff1 alone; ff1, ff2, gate; or with time_a of its own.
-int64_t head_count(const CfC& c) { return c.mode == 2 ? 1 : c.spans ? 4 : 3; }
-
-int64_t features(const CfC& c) { return c.L > 0 ? c.K : c.C + c.H; }
-
-// The heads as one map, masked: ff1, ff2, gate and, with spans, what the span multiplies; [N · H, features] and [N · H].
-struct Heads {
-  std::vector<float> weight, bias;
-
-  explicit Heads(const CfC& c) : weight(head_count(c) * c.H * features(c)), bias(head_count(c) * c.H) {
-    int64_t size = c.H * features(c);
-    for (int64_t head = 0; head < head_count(c); head++)
-      for (int part = 0; part < 2; part++) {
-        int64_t count = part == 0 ? size : c.H;
-        float* out = (part == 0 ? weight.data() : bias.data()) + head * count;
-        const float* mask = part > 0 ? nullptr : head < 2 ? c.mask : c.time_mask;
-        fill(c, head, part, count, mask, out);
-      }
-  }
-
-  static void fill(const CfC& c, int64_t head, int part, int64_t count, const float* mask, float* out) {
-    if (head < 2)
-      std::copy_n(c.heads[2 * head + part], count, out);
-    else if (c.spans)
-      std::copy_n(c.heads[(head == 2 ? 6 : 4) + part], count, out);
-    else
-      for (int64_t i = 0; i < count; i++) out[i] = c.heads[6 + part][i] + c.span * c.heads[4 + part][i];
-    for (int64_t i = 0; mask && i < count; i++) out[i] *= mask[i];
-  }
-};
-
-// Rows that a map reads: the first reads the input, then the state.
-struct Source {
-  const float* a;
-  int64_t stride, rows;
-};
-
-struct Sources {
-  Source parts[2];
-  int count;
-};
-
-Sources sources_of(const CfC& c, int64_t layer, int64_t t) {
-  if (layer == 0) return {{{c.x + t * c.B * c.C, c.C, c.C}, {c.states + t * c.B * c.H, c.H, c.H}}, 2};
-  return {{{c.values + ((layer - 1) * c.T + t) * c.B * c.K, c.K, c.K}, {}}, 1};
-}
-
-template <int M, int N>
-INLINE void product(vec (&acc)[M][N], const Sources& from, int64_t row, const float* panel) {
-  for (int i = 0; i < from.count; i++) {
-    const Source& part = from.parts[i];
-    accumulate<M, N>(acc, part.a + row * part.stride, part.stride, part.rows, panel);
-    panel += part.rows * N * W;
-  }
-}
-
-struct Maps {
-  std::vector<Panels> backbone;
-  std::vector<std::vector<float>> biases;
-  Panels heads;
-  std::vector<float> head_biases;  // [units in vectors][N][W]
-};
-
-template <int N>
-void pack_heads(const CfC& c, Maps& maps) {
-  Heads heads(c);
-  auto column = [&](const std::vector<float>& from, int64_t width) {
-    return [&from, width, &c](int64_t panel, int head, int lane) -> const float* {
-      int64_t unit = panel * W + lane;
-      return unit < c.H ? &from[(head * c.H + unit) * width] : nullptr;
-    };
-  };
-  maps.heads = pack<N>(features(c), vectors(c.H), 1, column(heads.weight, features(c)));
-  maps.head_biases = pack<N>(1, vectors(c.H), 1, column(heads.bias, 1)).data;
-}
-
-Maps pack_forward(const CfC& c) {
-  Maps maps;
-  for (int64_t layer = 0; layer < c.L; layer++) {
-    const float *weight = c.backbone[2 * layer], *bias = c.backbone[2 * layer + 1];
-    int64_t rows = layer == 0 ? c.C + c.H : c.K, panels = (vectors(c.K) + PAIR - 1) / PAIR;
-    maps.backbone.push_back(pack<PAIR>(rows, panels, 1, [&](int64_t panel, int j, int lane) {
-      int64_t column = (panel * PAIR + j) * W + lane;
-      return column < c.K ? weight + column * rows : nullptr;
-    }));
-    maps.biases.emplace_back(panels * PAIR * W);
-    std::copy(bias, bias + c.K, maps.biases.back().begin());
-  }
-  head_count(c) == 1 ? pack_heads<1>(c, maps) : head_count(c) == 3 ? pack_heads<3>(c, maps) : pack_heads<4>(c, maps);
-  return maps;
-}
-
-void run_backbone(const CfC& c, const Maps& maps, int64_t layer, int64_t t, int64_t first, int64_t last) {
-  Sources from = sources_of(c, layer, t);
-  const Panels& panels = maps.backbone[layer];
-  float* out = c.values + (layer * c.T + t) * c.B * c.K;
-  for (int64_t column = 0, panel = 0; column < c.K; column += PAIR * W, panel++) {
-    const float* bias = maps.biases[layer].data() + column;
-    tiles<tile_rows<PAIR>()>(first, last, [&](auto tile, int64_t row) INLINE_LAMBDA {
-      constexpr int M = decltype(tile)::value;
-      vec acc[M][PAIR];
-      for (int r = 0; r < M; r++)
-        for (int j = 0; j < PAIR; j++) acc[r][j] = load(bias + j * W);
-      product<M, PAIR>(acc, from, row, panels.at(panel));
-      for (int r = 0; r < M; r++)
-        for (int j = 0; j < PAIR && column + j * W < c.K; j++) {
-          vec y = acc[r][j];
-          y = c.activation == 0 ? c.gain * hyperbolic_tangent(c.scale * y) : (y < 0.0f ? vec{} : y);
-          store(out + (row + r) * c.K + column + j * W, y, c.K - column - j * W);
-        }
-    });
-  }
-}
-
-// Turn heads into a new state; what the backward pass needs of them goes to u.
-template <int N>
-INLINE void close(const CfC& c, const vec (&head)[N], int64_t sample, int64_t column, float* u, float* state) {
-  int64_t left = c.H - column;
-  if constexpr (N == 1) {
-    vec a = load(c.a + column, left), rate = absolute(load(c.w_tau + column, left)) + absolute(head[0]);
-    store(u, head[0], left);
-    store(state, a - a * exponential(-(c.spans ? c.spans[sample] : c.span) * rate) * head[0], left);
-  } else {
-    vec p = hyperbolic_tangent(head[0]), q = hyperbolic_tangent(head[1]), s = head[2];
-    if constexpr (N == 4) s += head[3] * c.spans[sample];
-    s = logistic(s);
-    store(u, p, left);
-    store(u + c.H, q, left);
-    store(u + 2 * c.H, s, left);
-    if constexpr (N == 4) store(u + 3 * c.H, head[3], left);
-    store(state, c.mode == 0 ? p + s * (q - p) : p + s * q, left);
-  }
-}
-
-template <int N>
-void run_heads(const CfC& c, const Maps& maps, int64_t t, int64_t first, int64_t last) {
-  Sources from = sources_of(c, c.L, t);
-  float* state = c.states + (t + 1) * c.B * c.H;
-  float* u = c.u + t * c.B * N * c.H;
-  for (int64_t column = 0, panel = 0; column < c.H; column += W, panel++) {
-    const float* bias = maps.head_biases.data() + panel * N * W;
-    tiles<tile_rows<N>()>(first, last, [&](auto tile, int64_t row) INLINE_LAMBDA {
-      constexpr int M = decltype(tile)::value;
-      vec acc[M][N];
-      for (int r = 0; r < M; r++)
-        for (int j = 0; j < N; j++) acc[r][j] = load(bias + j * W);
-      product<M, N>(acc, from, row, maps.heads.at(panel));
-      for (int64_t r = 0; r < M; r++)
-        close<N>(c, acc[r], t * c.B + row + r, column, u + (row + r) * N * c.H + column,
-                 state + (row + r) * c.H + column);
-    });
-  }
-}
-
-template <int N>
-void forward(const CfC& c) {
-  Maps maps = pack_forward(c);
-  share(c.B, c.threads, [&](int64_t, int64_t first, int64_t last) {
-    for (; first < last; first += BLOCK)
-      for (int64_t t = 0; t < c.T; t++) {
-        int64_t end = std::min(first + BLOCK, last);
-        for (int64_t layer = 0; layer < c.L; layer++) run_backbone(c, maps, layer, t, first, end);
-        run_heads<N>(c, maps, t, first, end);
-      }
-  });
-}
-
-int64_t width_of(const CfC& c, int64_t layer) { return layer == c.L ? head_count(c) * c.H : c.K; }
-
-int64_t inputs_of(const CfC& c, int64_t layer) { return layer == 0 ? c.C + c.H : c.K; }
 
 // Some columns of a map's weight [·, stride], which bring gradients down to what they read.
 Panels pack_back(const CfC& c, int64_t layer, const float* weight, int64_t first, int64_t columns) {
@@ -202,7 +27,8 @@ BackMaps pack_backward(const CfC& c) {
   Heads heads(c);
   auto weight = [&](int64_t layer) { return layer == c.L ? heads.weight.data() : c.backbone[2 * layer]; };
   maps.below.push_back(pack_back(c, 0, weight(0), c.C, c.H));
-  for (int64_t layer = 1; layer <= c.L; layer++) maps.below.push_back(pack_back(c, layer, weight(layer), 0, c.K));
+  for (int64_t layer = 1; layer <= c.L; layer++)
+    maps.below.push_back(pack_back(c, layer, weight(layer), 0, c.K));
   if (c.d_x) maps.input = pack_back(c, 0, weight(0), 0, c.C);
   return maps;
 }
@@ -223,7 +49,8 @@ INLINE void bring_down(const Panels& panels, const float* d, int64_t columns, in
 
 // Gradients of the heads from that of the state, for W units of one sample; returns that of the span.
 template <int N>
-INLINE vec open(const CfC& c, vec dh, const float* u, float* d_u, int64_t sample, int64_t column, float* closed) {
+INLINE vec open(const CfC& c, vec dh, const float* u, float* d_u, int64_t sample, int64_t column,
+                float* closed) {
   int64_t left = c.H - column;
   float t = c.spans ? c.spans[sample] : c.span;
   if constexpr (N == 1) {
@@ -247,7 +74,7 @@ INLINE vec open(const CfC& c, vec dh, const float* u, float* d_u, int64_t sample
   }
 }
 
-// What a map read and the gradients of what it gave, for some steps of some rows, and from them its gradients.
+// What a map read and the gradients of what it gave, for some steps of some rows; from them its gradients.
 struct MapGradients {
   int64_t width, inputs, padded;
   std::vector<float> d, read, weight, bias;
@@ -309,26 +136,28 @@ class Backward {
         int64_t left = c.H - column;
         vec dh = load(c.grads + sample * c.H + column, left) +
                  load(c.d_initial + (first + row) * c.H + column, left);
-        d_span += open<N>(c, dh, c.u + sample * N * c.H + column, d + row * N * c.H + column, sample, column, closed);
+        const float* u = c.u + sample * N * c.H + column;
+        d_span += open<N>(c, dh, u, d + row * N * c.H + column, sample, column, closed);
       }
       if (c.d_spans) c.d_spans[sample] = sum(d_span);
     }
     for (int64_t layer = c.L - 1; layer >= 0; layer--) {
       const float* z = c.values + ((layer * c.T + t) * c.B + first) * c.K;
       float *out = &gradients[layer].d[at * c.K], peak = c.gain * c.scale, fall = c.scale / c.gain;
-      bring_down(maps.below[layer + 1], d, c.K, rows, [&](int64_t row, int64_t column, int64_t left, vec v) INLINE_LAMBDA {
-        vec y = load(z + row * c.K + column, left);
+      const Panels& below = maps.below[layer + 1];
+      bring_down(below, d, c.K, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
+        vec y = load(z + row * c.K + i, left);
         v = c.activation == 0 ? v * (peak - fall * y * y) : (y > 0.0f ? v : vec{});
-        store(out + row * c.K + column, v, left);
+        store(out + row * c.K + i, v, left);
       });
       d = out;
     }
-    bring_down(maps.below[0], d, c.H, rows, [&](int64_t row, int64_t column, int64_t left, vec v) INLINE_LAMBDA {
-      store(c.d_initial + (first + row) * c.H + column, v, left);
+    bring_down(maps.below[0], d, c.H, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
+      store(c.d_initial + (first + row) * c.H + i, v, left);
     });
     if (c.d_x)
-      bring_down(maps.input, d, c.C, rows, [&](int64_t row, int64_t column, int64_t left, vec v) INLINE_LAMBDA {
-        store(c.d_x + (t * c.B + first + row) * c.C + column, v, left);
+      bring_down(maps.input, d, c.C, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
+        store(c.d_x + (t * c.B + first + row) * c.C + i, v, left);
       });
   }
 
@@ -393,10 +222,6 @@ void backward(const CfC& c) {
 }
 
 }  // namespace
-
-void cfc_forward(const CfC* c) {
-  head_count(*c) == 1 ? forward<1>(*c) : head_count(*c) == 3 ? forward<3>(*c) : forward<4>(*c);
-}
 
 void cfc_backward(const CfC* c) {
   head_count(*c) == 1 ? backward<1>(*c) : head_count(*c) == 3 ? backward<3>(*c) : backward<4>(*c);
