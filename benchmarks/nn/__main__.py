@@ -41,7 +41,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("parts", nargs="*", metavar="part", help="parts to run (default: all)")
-    parser.add_argument("--rounds", type=int, default=11, help="times that everything is run (default: 11)")
+    parser.add_argument("--rounds", type=int, default=9, help="times that everything is run (default: 9)")
     options = parser.parse_args()
     unknown = set(options.parts) - set(PARTS)
     if unknown:

@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.nn.cases import CHANNELS, INFERENCE, MEMORY, OURS, STEPS, TRAINING, Case, Implementation
 from benchmarks.nn.timing import HEAD, measure, ratios
-from benchmarks.telemetry.measure import quartiles, table
+from benchmarks.telemetry.measure import table
 
 FIRST_CALL = """
 import time, torch

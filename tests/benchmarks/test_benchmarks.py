@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tiny import LIGHTNING_NOISE
 
+from benchmarks.nn import cases, parts
+from benchmarks.nn.__main__ import main as networks
 from benchmarks.telemetry.__main__ import main
 from benchmarks.telemetry.own import BLOCK, EPOCH, measure_own
 from benchmarks.telemetry.variants import ours
@@ -81,3 +83,13 @@ def test_a_short_soak_counts_exactly():
     done = run("benchmarks.soak", "--batches=2000")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "every count is exact"
+
+
+def test_the_tables_of_the_networks(monkeypatch, capsys):
+    monkeypatch.setattr(parts, "MEMORY", cases.MEMORY[:1])
+    monkeypatch.setattr(parts, "STEPS", cases.STEPS[-1:])
+    monkeypatch.setattr(sys, "argv", ["benchmarks.nn", "memory", "steps", "--rounds=1"])
+    networks()
+    printed = capsys.readouterr().out
+    assert "| CfC-64, batch 64, length 64 | 9.1 | 9.1 | 6.2 |" in printed
+    assert "| LTC-32 dense |" in printed
