@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from liquid_train.nn.ltc_cell import LTCCell
 
 _CELL = ("cm", "gleak", "vleak")
+_SETTINGS = ("ode_unfolds", "epsilon", "implicit_param_constraints")
 _MAPPINGS = ("input_w", "input_b", "output_w", "output_b")
 _SYNAPSES = ("w", "mu", "sigma", "erev")
 
@@ -37,7 +38,7 @@ def cfc_step(cell: "CfCCell", library: Library) -> Step:
     masked = cell.sparsity_mask is not None
     places += [(cell._buffers, "sparsity_mask")] if masked else []
 
-    def fill(tensors: list[Tensor]) -> tuple[CfCCall, object]:
+    def fill(cell: "CfCCell", tensors: list[Tensor]) -> tuple[CfCCall, object]:
         split = 2 * len(backbone)
         first, second = addresses(tensors[:split]), addresses(tensors[split : split + 2 * len(heads)])
         rest = tensors[split + 2 * len(heads) :]
@@ -61,7 +62,7 @@ def cfc_step(cell: "CfCCell", library: Library) -> Step:
         )
         return call, (first, second)
 
-    step = Step(cell, places, fill, library.cfc_step)
+    step = Step(cell, places, ("strict_wiring",), fill, library.cfc_step)
     drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in cell.modules())
     step.served = step.served and activation in ACTIVATIONS and not drops
     return step
@@ -74,7 +75,7 @@ def ltc_step(cell: "LTCCell", library: Library) -> Step:
     places: list[Place] = [(cell._parameters, name) for name in (*names, *mapped)]
     places += [(cell._buffers, name) for name in ("sensory_sparsity_mask", "sparsity_mask")]
 
-    def fill(tensors: list[Tensor]) -> tuple[LTCCall, object]:
+    def fill(cell: "LTCCell", tensors: list[Tensor]) -> tuple[LTCCall, object]:
         found: list[Any] = [address(tensor) for tensor in tensors]
         sensory_mask, mask = found[-2:]
         call = LTCCall(
@@ -90,4 +91,4 @@ def ltc_step(cell: "LTCCell", library: Library) -> Step:
         )
         return call, None
 
-    return Step(cell, places, fill, library.ltc_step, cell.motor_size)
+    return Step(cell, places, _SETTINGS, fill, library.ltc_step, cell.motor_size)

@@ -26,7 +26,9 @@ class Step:
     Args:
         cell: The cell.
         places: Its tensors.
-        fill: Takes the tensors and returns the structure, and what must live as long.
+        settings: Names of the cell's attributes that the structure depends on.
+        fill: Takes the cell and the tensors; returns the structure, and what must live as long. It must not
+            hold the cell, which would then never be freed.
         function: Of the library.
         outputs: Number of outputs where they are not the state.
     """
@@ -35,11 +37,13 @@ class Step:
         self,
         cell: Any,
         places: Iterable[Place],
-        fill: Callable[[list[Tensor]], tuple[ctypes.Structure, object]],
+        settings: tuple[str, ...],
+        fill: Callable[[Any, list[Tensor]], tuple[ctypes.Structure, object]],
         function: Any,
         outputs: int | None = None,
     ) -> None:
         self.places = list(places)
+        self.settings = settings
         self.fill = fill
         self.function = function
         self.outputs = outputs
@@ -47,18 +51,19 @@ class Step:
         modules = list(cell.modules())[1:]
         self.served = all(type(m) is nn.Linear or not m._parameters for m in modules)
         self.hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
-        self.pointers: list[int] = []
+        self.key: list[object] = []
 
-    def run(self, x: Tensor, h: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor] | None:
+    def run(self, cell: Any, x: Tensor, h: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor] | None:
         """Return output and new state, or None where this does not serve."""
         B, C = x.shape
         if self.inputs != C or h.shape != (B, self.size) or not self.served or any(self.hooks):
             return None
         try:
-            pointers = [place[name].data_ptr() for place, name in self.places]
+            key: list[object] = [place[name].data_ptr() for place, name in self.places]
         except KeyError:
             return None
-        if pointers != self.pointers and not self._take(pointers):
+        key += [getattr(cell, name) for name in self.settings]
+        if key != self.key and not self._take(cell, key):
             return None
         spans, span = (t.data_ptr(), 1.0) if isinstance(t, Tensor) else (None, t)
         out, output = torch.empty_like(h), None
@@ -69,14 +74,14 @@ class Step:
         self.function(self.address, *arguments)
         return (out if output is None else output), out
 
-    def _take(self, pointers: list[int]) -> bool:
+    def _take(self, cell: Any, key: list[object]) -> bool:
         tensors = [place[name] for place, name in self.places]
         if not all(_plain(tensor) and tensor.is_contiguous() for tensor in tensors):
             return False
-        call, kept = self.fill(tensors)
+        call, kept = self.fill(cell, tensors)
         self.kept = call, kept
         self.address = ctypes.addressof(call)
-        self.pointers = pointers
+        self.key = key
         return True
 
 
@@ -115,7 +120,7 @@ def quick_step(
         step = _steps[cell] = make(cell, library)
     if isinstance(t, Tensor):
         t = t.contiguous()
-    return step.run(x.contiguous(), h.contiguous(), t)
+    return step.run(cell, x.contiguous(), h.contiguous(), t)
 
 
 def _plain(tensor: Tensor) -> bool:

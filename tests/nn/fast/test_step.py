@@ -1,5 +1,8 @@
 """One step without autograd, in C++, equals the plain one and sees every change of the weights."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from ncps.wirings import AutoNCP
@@ -74,6 +77,28 @@ def test_a_change_of_the_weights_is_seen(cell, steps):
         for mine, plain in zip(*both(cell, x, h), strict=True):
             torch.testing.assert_close(mine, plain, rtol=1e-5, atol=2e-6)
     assert all(steps)
+
+
+def test_a_change_of_a_setting_is_seen(kernels):
+    cell = LTC(3, 8).rnn_cell
+    x, h = torch.randn(1, 3), torch.randn(1, 8)
+    both(cell, x, h)
+    for name, value in (("ode_unfolds", 2), ("implicit_param_constraints", False), ("epsilon", 0.5)):
+        setattr(cell, name, value)
+        for mine, plain in zip(*both(cell, x, h), strict=True):
+            torch.testing.assert_close(mine, plain, rtol=1e-5, atol=2e-6)
+
+
+def test_a_cell_is_freed(kernels):
+    for kind in (CfC, LTC):
+        layer = kind(3, 8)
+        cell = layer.rnn_cell
+        with torch.no_grad():
+            cell(torch.randn(1, 3), torch.randn(1, 8))
+        gone = weakref.ref(cell)
+        del layer, cell
+        gc.collect()
+        assert gone() is None
 
 
 def test_columns_of_other_memory(cell):
