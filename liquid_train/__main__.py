@@ -11,6 +11,7 @@ from liquid_train.errors import InputError
 
 INTERRUPTED = 130
 COMMANDS = {
+    "doctor": "liquid_train.cli.doctor:doctor",
     "run": "liquid_train.cli.launch:run",
     "view": "liquid_train.cli.view:view",
 }

@@ -34,6 +34,7 @@ examples:
   liquid-train fit --config configs/japanese_vowels_cfc.yaml --print_config
   liquid-train view                                    curves and events of the runs in runs/, also old ones
   liquid-train run -- python train.py                  any command, in a container too; see run --help
+  liquid-train doctor                                  is this machine and the stack well, and what to do
   liquid-train fit --help                              every option of a subcommand
   liquid-train fit --model.help LiquidClassifier       every option of a model
   liquid-train fit --data.help ArchiveDataModule       every option of a data module"""
