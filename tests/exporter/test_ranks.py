@@ -57,3 +57,18 @@ def test_two_runs_of_a_model_have_slots(exporter, ranks, labels):
     exporter.start()
     found = exporter.scrape()[RANK_METRICS[0]]
     assert {dict(key).get("slot") for key in found} == {None, "1"}
+
+
+def test_a_run_of_two_nodes_is_counted_on_the_first(
+    exporter, second_spool, trainer, labels, wait, monkeypatch
+):
+    trainer(run_id="run", rank=0, world_size=2, node=0)
+    monkeypatch.setenv("LIQUID_TELEMETRY_SPOOL", str(second_spool.spool))
+    other = trainer(run_id="run", rank=1, world_size=2, node=1)
+    for node in (exporter, second_spool):
+        node.start()
+        wait(lambda node=node: node.peek()["training_active"] == {labels(model_name="CfC"): 1})
+    other.kill()
+    wait(lambda: second_spool.peek()["training_job_state"][labels(model_name="CfC", state="failed")] == 1)
+    assert (exporter.total("CfC", "started/"), second_spool.total("CfC", "started/")) == (1, 0)
+    assert second_spool.total("CfC", "failed/killed") == 0

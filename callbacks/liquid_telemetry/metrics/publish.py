@@ -99,6 +99,7 @@ class Publisher:
             model_name=run.model_name,
             rank=run.rank,
             world_size=run.world_size,
+            node=run.node_rank,
             job=run.job,
             stage=run.stage,
             started=run.start_ns / 1e9,
