@@ -93,7 +93,7 @@ class Data(pl.LightningDataModule):
 def main():
     pl.seed_everything(0)
     chosen = {
-        "telemetry": lambda: [Telemetry(port=0)],
+        "telemetry": lambda: [Telemetry(port=options.get("port", 0))],
         "all": lambda: [
             StructlogEvents(),
             PrometheusMetrics(port=0),
@@ -106,6 +106,7 @@ def main():
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=options.get("devices", 2),
+        num_nodes=options.get("nodes", 1),
         strategy=options.get("strategy", "auto"),
         max_epochs=2,
         callbacks=chosen,
