@@ -15,12 +15,13 @@ from liquid_train.doctor.web import NoAnswerError, Server
 
 USUAL = "http://127.0.0.1:9464"
 _AREA = Area("exporter")
+_NOBODY = Area("exporter", named=False).absent("process", "none runs: it starts with a run", "")
 
 
 def check_exporter(spool: Path | None) -> Iterator[Finding]:
     """Yield what is found of the exporter of a spool, or of who has its usual port."""
     if spool is None or not is_locked(spool / "exporter.lock"):
-        yield _AREA_ABSENT
+        yield _NOBODY
         yield from check_port()
         return
     address = exporter_address(spool)
@@ -33,9 +34,6 @@ def check_exporter(spool: Path | None) -> Iterator[Finding]:
         return
     yield from _check_served(spool, address)
     yield from _check_log(spool)
-
-
-_AREA_ABSENT = Area("exporter", named=False).absent("process", "none runs: it starts with a run", "")
 
 
 def check_port(url: str = USUAL) -> Iterator[Finding]:

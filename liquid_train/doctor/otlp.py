@@ -33,8 +33,13 @@ def check_otlp(url: str, *, named: bool, environment: Mapping[str, str]) -> Iter
         environment: Where OpenTelemetry's variables may have headers and the protocol.
     """
     area = Area("otlp", named=named)
-    server = Server(url.rstrip("/").removesuffix(_PATH), _headers(environment))
     grpc = next((environment[name] for name in _PROTOCOLS if environment.get(name)), "") == "grpc"
+    if grpc and "://" not in url:
+        url = f"http://{url}"
+    if not url.startswith(("http://", "https://")):
+        yield area.problem("traces", f"{url!r} is no URL", f"{_ENDPOINTS[1]}=http://HOST:4318, or --otlp URL")
+        return
+    server = Server(url.rstrip("/").removesuffix(_PATH), _headers(environment))
     try:
         if grpc:
             yield _connect(area, server)

@@ -26,7 +26,12 @@ __all__ = ["prometheus"]
 
 ROOT = Path(__file__).parents[2]
 TRAINER = ROOT / "tests" / "exporter" / "fake_trainer.py"
-VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "GRAFANA_TOKEN")
+VARIABLES = (
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "GRAFANA_TOKEN",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -370,7 +375,20 @@ def test_an_empty_export(doctor, monkeypatch):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         assert doctor()[1]["otlp", "traces"]["seen"] == f"{url} takes an empty export over HTTP"
     assert got == [({"resourceSpans": []}, "a b")] * 2
-    assert doctor()[0] == 1  # what a variable names has to be there
+    code, found = doctor()  # what a variable names has to be there
+    assert (code, found["otlp", "traces"]["seen"]) == (1, f"{url}: nothing listens there")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318")
+    assert doctor()[1]["otlp", "traces"]["seen"] == "'localhost:4318' is no URL"
+
+
+def test_a_collector_over_grpc_is_connected_to(doctor, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    with talking(silence) as url:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url.removeprefix("http://"))
+        code, found = doctor()
+    assert (code, found["otlp", "traces"]["status"]) == (0, "ok")
+    assert found["otlp", "traces"]["seen"].endswith("whether it takes gRPC was not tried")
+    assert doctor()[0] == 1
 
 
 @pytest.mark.parametrize(("ahead", "status"), [(0, "ok"), (20, "warning"), (-3600, "problem")])
