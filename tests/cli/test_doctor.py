@@ -133,12 +133,14 @@ def silence(connection, ended):
 
 
 def drip(connection, ended):
-    """One byte after another, each well within a timeout per byte."""
+    """One byte after another, each well within a timeout per byte; in the end an answer."""
     connection.recv(1000)
     try:
         connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-        while not ended.wait(0.05):
+        for _ in range(40):
             connection.sendall(b"x")
+            ended.wait(0.05)
+        connection.sendall(b"\r\n\r\n{}")
     except OSError:
         return
 
