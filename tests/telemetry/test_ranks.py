@@ -63,7 +63,7 @@ def check_one_run(exporter):
     assert exporter.totals("Model") == {"started/": 1, "completed/": 1}
     (run,) = runs()
     files = {path.name for path in run.dir.iterdir()}
-    assert files - {"history.jsonl"} == {  # that comes after some seconds
+    assert files - {"history.jsonl"} == {
         "telemetry.json",
         "events.jsonl",
         "events.rank1.jsonl",
@@ -145,12 +145,15 @@ def samples_of(run, rank):
     }
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("strategy", "fails", "rank"),
     [
         ("ddp", "training_step", 1),
-        ("ddp", "data", -1),
-        ("ddp_spawn", "training_step", 1),
+        pytest.param("ddp", "data", -1, marks=SLOW),
+        pytest.param("ddp_spawn", "training_step", 1, marks=SLOW),
         ("ddp_spawn", "data", -1),
     ],
 )
@@ -178,14 +181,11 @@ def told(run, name):
     return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
-SLOW = pytest.mark.slow
-
-
 @pytest.mark.parametrize(
     ("strategy", "fails", "key", "signalled"),
     [
         ("ddp", "kill", "failed/killed", 9),
-        ("ddp_spawn", "kill", "failed/killed", 9),
+        pytest.param("ddp_spawn", "kill", "failed/killed", 9, marks=SLOW),
         ("ddp_spawn", "exit", "failed/exited", None),
         pytest.param("ddp", "segfault", "failed/crashed", 11, marks=SLOW),
         pytest.param("ddp_spawn", "segfault", "failed/crashed", 11, marks=SLOW),
