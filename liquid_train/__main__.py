@@ -11,6 +11,7 @@ from liquid_train.errors import InputError
 
 INTERRUPTED = 130
 COMMANDS = {
+    "doctor": "liquid_train.cli.doctor:doctor",
     "run": "liquid_train.cli.launch:run",
     "clean": "liquid_train.cli.clean:clean",
     "logs": "liquid_train.cli.logs:logs",

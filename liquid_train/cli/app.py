@@ -36,6 +36,7 @@ examples:
   liquid-train clean --older-than 30d --dry-run        runs that may go, and why
   liquid-train logs runs                               rates, failures, slow epochs and anomalies of event logs
   liquid-train run -- python train.py                  any command, in a container too; see run --help
+  liquid-train doctor                                  is this machine and the stack well, and what to do
   liquid-train fit --help                              every option of a subcommand
   liquid-train fit --model.help LiquidClassifier       every option of a model
   liquid-train fit --data.help ArchiveDataModule       every option of a data module"""

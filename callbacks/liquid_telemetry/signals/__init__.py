@@ -12,6 +12,8 @@ from liquid_telemetry.signals._metrics import (
     METRICS,
     PHASES,
     PREFIX,
+    RANK_METRICS,
+    RANK_STATS,
     STAGES,
     Metric,
 )
@@ -28,6 +30,8 @@ __all__ = [
     "NAMESPACE",
     "PHASES",
     "PREFIX",
+    "RANK_METRICS",
+    "RANK_STATS",
     "SPANS",
     "STAGES",
     "TRACER",
