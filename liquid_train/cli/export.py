@@ -6,11 +6,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from liquid_telemetry.signals import DEPLOYMENT_STATUSES
 from liquid_train.cli.launch import port
 from liquid_train.cli.options import Options
 from liquid_train.errors import InputError
+
+if TYPE_CHECKING:
+    from liquid_telemetry.command import Place
+    from liquid_telemetry.metrics.store import Store
+    from liquid_train.export.targets import Target
+    from liquid_train.tasks.load import Trained
 
 TARGET_NAMES = ("torch-export", "onnx")
 DESCRIPTION = """Write a trained model as files that run without liquid-train, and check their numbers.
@@ -23,8 +30,8 @@ Each artefact is a folder with two programs and a manifest:
   step.pt2 or step.onnx           one step, with the state carried and the time since the step before
   manifest.json                   hashes, shapes, what was compared and how far apart it was, metrics, run, versions
 
-The files are run, torch-export's in PyTorch and onnx's in onnxruntime, and compared with the checkpoint before the folder
-appears; when a number differs by more than the tolerance, the command fails and leaves nothing. onnx needs
+The files are run, torch-export's in PyTorch and onnx's in onnxruntime, and compared with the checkpoint before the
+folder appears; when a number differs by more than the tolerance, the command fails and leaves nothing. onnx needs
 pip install 'liquid-train[export]'. docs/export.md shows how to use the files.
 
 exit codes: 0 exported; 1 wrong options or a number that differs."""
@@ -64,6 +71,7 @@ def export(arguments: Sequence[str]) -> int:
         InputError: an option is wrong, a package is missing, or the numbers differ.
     """
     options = parser().parse_args(arguments)
+    from liquid_telemetry.command import Place
     from liquid_train.export.artefact import check_out
     from liquid_train.export.targets import TARGETS
     from liquid_train.tasks.load import load_task
@@ -73,7 +81,7 @@ def export(arguments: Sequence[str]) -> int:
     trained = load_task(options.ckpt, "export: --ckpt")
     out = options.out or Path("exports") / f"{trained.version}-{target.name}"
     check_out(out, options.replace)
-    manifest = _deploy(trained, target, out, options)
+    manifest = _deploy(trained, target, out, Place(options.dir, options.host, options.port))
     compared = manifest["comparison"]
     sys.stdout.write(
         f"{out}\n"
@@ -84,47 +92,47 @@ def export(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _deploy(trained: Any, target: Any, out: Path, options: Any) -> dict[str, Any]:
-    """Export under telemetry: events in a run directory of the export's own, a count of how it went."""
-    from liquid_telemetry.command import CommandRun, Place
-    from liquid_telemetry.signals import DEPLOYMENT_STATUSES
+def _deploy(trained: Trained, target: Target, out: Path, place: Place) -> dict[str, Any]:
+    """Export under telemetry: events in a run directory of the export's own, and a count of how it went."""
+    from liquid_telemetry.command import CommandRun
     from liquid_train.export.artefact import export as write
 
-    told = CommandRun("export", trained.name, Place(options.dir, options.host, options.port))
+    told = CommandRun("export", trained.name, place)
     about = {
         "model_version": trained.version,
         "target_platform": target.name,
         "deployment_id": told.run.run_id,
     }
-    metric = "model_deployments_total"
-    told.start(lambda store: [store.add(metric, 0, target.name, status) for status in DEPLOYMENT_STATUSES])
-    told.store.add(metric, 1, target.name, "started")
-    told.emit("model_deployment_started", **about)
-    began, outcome = time.monotonic(), "interrupted"
-    failure: Exception | None = None
+    began = time.monotonic()
+
+    def tell(status: str, **fields: Any) -> None:
+        told.store.add("model_deployments_total", 1, target.name, status)
+        seconds = {} if status == "started" else {"duration_seconds": time.monotonic() - began}
+        told.emit(f"model_deployment_{status}", **about, **seconds, **fields)
+
+    told.start(lambda store: _zero(store, target))
+    tell("started")
     try:
-        manifest = write(trained, target, out, about, lambda text: _say(text))
-        told.store.add(metric, 1, target.name, "completed")
-        told.emit("model_deployment_completed", **about, duration_seconds=time.monotonic() - began,
-                  path=str(out.absolute()))  # fmt: skip
-        outcome = "completed"
+        manifest = write(trained, target, out, about, _say)
     except BaseException as error:
-        outcome = "failed" if isinstance(error, Exception) else "interrupted"
-        told.store.add(metric, 1, target.name, "failed")
-        told.emit("model_deployment_failed", **about, duration_seconds=time.monotonic() - began,
-                  error_type=type(error).__name__, error_message=str(error))  # fmt: skip
-        failure = error if isinstance(error, Exception) else None
+        tell("failed", error_type=type(error).__name__, error_message=str(error))
+        told.close("failed" if isinstance(error, Exception) else "interrupted", error)
         raise _plain(error, out) from error
-    finally:
-        told.close(outcome, failure)
+    tell("completed", path=str(out.absolute()))
+    told.close("completed")
     return manifest
+
+
+def _zero(store: Store, target: Target) -> None:
+    for status in DEPLOYMENT_STATUSES:
+        store.add("model_deployments_total", 0, target.name, status)
 
 
 def _plain(error: BaseException, out: Path) -> BaseException:
     """One line for what a user can mend; anything else as it is."""
-    from liquid_train.export.compare import Mismatch
+    from liquid_train.export.compare import MismatchError
 
-    if isinstance(error, Mismatch):
+    if isinstance(error, MismatchError):
         return InputError(f"export: the numbers differ, so nothing was kept: {error}")
     if isinstance(error, OSError):
         return InputError(f"export: --out {out}: cannot be written: {error.strerror or error}")

@@ -55,7 +55,7 @@ def export(
         The manifest.
 
     Raises:
-        Mismatch: a program gives other numbers; nothing is left.
+        MismatchError: a program gives other numbers; nothing is left.
         OSError: the folder cannot be written; nothing is left.
     """
     programs = (WholeSequences(trained.task).eval(), OneStep(trained.task).eval())

@@ -23,7 +23,7 @@ STEPS = 17
 SPANS = ("ones", "zeros", "irregular")
 
 
-class Mismatch(Exception):
+class MismatchError(Exception):
     """A written program gives other numbers than the task; the message says where and by how much."""
 
 
@@ -58,7 +58,7 @@ def compare(task: SequenceTask, program: Program, run: Run) -> list[Case]:
     """Compare a written program with its task on every case.
 
     Raises:
-        Mismatch: a number is too far away, or not finite where the task's is, or a shape differs.
+        MismatchError: a number is too far away, or not finite where the task's is, or a shape differs.
     """
     check = _steps if isinstance(program, OneStep) else _sequences
     return [_judged(case, program.file) for case in check(task, program, run)]
@@ -77,7 +77,7 @@ def _judged(pair: _Pair, program: str) -> Case:
     where = f"{program}, batch {pair.batch}, length {pair.length}, {pair.timespans} time spans"
     shapes = [[tuple(tensor.shape) for tensor in side] for side in (pair.found, pair.expected)]
     if shapes[0] != shapes[1]:
-        raise Mismatch(f"{where}: shapes {shapes[0]} in place of {shapes[1]}")
+        raise MismatchError(f"{where}: shapes {shapes[0]} in place of {shapes[1]}")
     found = torch.cat([tensor.double().flatten() for tensor in pair.found])
     expected = torch.cat([tensor.double().flatten() for tensor in pair.expected])
     difference = (found - expected).abs()
@@ -85,7 +85,7 @@ def _judged(pair: _Pair, program: str) -> Case:
     same = (found == expected) | (found.isnan() & expected.isnan())
     difference, excess = difference.masked_fill(same, 0.0), excess.masked_fill(same, 0.0)
     if not bool((excess <= 1).all()):  # NaN is no match, too
-        raise Mismatch(
+        raise MismatchError(
             f"{where}: {float(difference.max()):.3g} apart, {float(excess.max()):.3g} times the tolerance"
         )
     return Case(

@@ -201,8 +201,8 @@ _ALL = (
     Event(
         "performance_regression_detected",
         "warning",
-        "liquid-train bench found inference slower than the baseline allows. duration: median seconds now of the slowest "
-        "case; threshold: those allowed; ratio: of the medians, its interval from low to high.",
+        "liquid-train bench found inference slower than the baseline allows. duration: median seconds now of the "
+        "slowest case; threshold: those allowed; ratio: of the medians, its interval from low to high.",
         ("duration", "threshold", "case", "ratio", "low", "high", "allowed", "baseline"),
         command=True,
     ),
