@@ -69,14 +69,17 @@ def read_baseline(path: Path) -> Measured:
         if data.pop("format") != FORMAT:
             raise ValueError("of another version")
         found = Measured(**data)
-        if any(not blocks or min(blocks) <= 0 for blocks in found.blocks.values()) or REFERENCE not in found.blocks:
-            raise ValueError("without times")
+        counts = {len(blocks) for blocks in found.blocks.values() if min(blocks, default=0) > 0}
+        if REFERENCE not in found.blocks or len(counts) != 1:
+            raise ValueError("not the same number of times for every case")
     except OSError as error:
         raise InputError(
             f"bench: baseline {path}: {error.strerror}; measure one with --update-baseline"
         ) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"bench: baseline {path}: is damaged; measure a new one with --update-baseline") from error
+        raise InputError(
+            f"bench: baseline {path}: is damaged; measure a new one with --update-baseline"
+        ) from error
     return found
 
 

@@ -21,6 +21,8 @@ BLOCK_NS = 40_000_000
 """So long the calls of a block are meant to take together."""
 FEWEST, MOST = 3, 200
 """Calls in a block."""
+LEAST_ROUNDS = 5
+"""Rounds of blocks that are made however long they take."""
 
 clock: Callable[[], int] = time.perf_counter_ns
 """Monotonic nanoseconds."""
@@ -69,7 +71,7 @@ def reference() -> None:
 
 
 def measure(
-    calls: Mapping[str, Callable[[], None]], blocks: int, warmup: int, seed: int
+    calls: Mapping[str, Callable[[], None]], blocks: int, warmup: int, seed: int, patience: float = 60.0
 ) -> dict[str, list[list[float]]]:
     """Time every call.
 
@@ -78,6 +80,7 @@ def measure(
         blocks: How many blocks each gets; in each round of blocks they come in another order.
         warmup: Calls before the first block that are not timed.
         seed: Of the order.
+        patience: Seconds after which no further round begins.
 
     Returns:
         Seconds of every call, by name and block.
@@ -85,8 +88,11 @@ def measure(
     sizes = {name: _warm(call, warmup) for name, call in calls.items()}
     order = np.random.default_rng(seed)
     seconds: dict[str, list[list[float]]] = {name: [] for name in calls}
+    end = clock() + int(patience * 1e9)
     with _undisturbed():
-        for _ in range(blocks):
+        for number in range(blocks):
+            if number >= LEAST_ROUNDS and clock() > end:
+                break
             for name in order.permutation(list(calls)).tolist():
                 seconds[name].append([_time(calls[name]) / 1e9 for _ in range(sizes[name])])
             gc.collect()

@@ -47,7 +47,9 @@ def ratio_of_medians(now: Sequence[float], before: Sequence[float], confidence: 
     return Interval(float(np.median(now) / np.median(before)), float(low), float(high))
 
 
-def _resampled(values: Sequence[float], random: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _resampled(
+    values: Sequence[float], random: np.random.Generator
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     given = np.asarray(values, dtype=np.float64)
     medians: np.ndarray[tuple[int], np.dtype[np.float64]] = np.median(
         given[random.integers(0, len(given), (RESAMPLES, len(given)))], axis=1
