@@ -18,7 +18,7 @@ ABSOLUTE, RELATIVE = 1e-5, 1e-4
 """Tolerance: a number may differ from the task's own by ABSOLUTE + RELATIVE times that."""
 SIZES = ((1, 1), (1, 2), (2, 7), (5, 33), (3, 129))
 """Batches and lengths that are compared; with each every kind of time span."""
-STEPS = 17
+STEPS = 9
 """Steps that the streaming program takes, from nothing, with its state carried."""
 SPANS = ("ones", "zeros", "irregular")
 

@@ -83,7 +83,7 @@ def metrics_of(trained: Trained) -> Mapping[str, float]:
         lines = []
     for line in lines:
         event = _parsed(line)
-        mine = event.get("run_id") == trained.run_id and event.get("epoch") == trained.epoch
+        mine = event.get("run_id") == trained.run_id and event.get("global_step") == trained.global_step
         if (
             mine
             and event.get("event") == "training_epoch_completed"
