@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +70,7 @@ def read_baseline(path: Path) -> Measured:
         if data.pop("format") != FORMAT:
             raise ValueError("of another version")
         found = Measured(**data)
-        counts = {len(blocks) for blocks in found.blocks.values() if min(blocks, default=0) > 0}
-        if REFERENCE not in found.blocks or len(counts) != 1:
-            raise ValueError("not the same number of times for every case")
+        _check_blocks(found.blocks)
     except OSError as error:
         raise InputError(
             f"bench: baseline {path}: {error.strerror}; measure one with --update-baseline"
@@ -81,6 +80,13 @@ def read_baseline(path: Path) -> Measured:
             f"bench: baseline {path}: is damaged; measure a new one with --update-baseline"
         ) from error
     return found
+
+
+def _check_blocks(blocks: dict[str, list[float]]) -> None:
+    if REFERENCE not in blocks or len({len(found) for found in blocks.values()}) != 1:
+        raise ValueError("not the same number of blocks for every case and the reference work")
+    if any(not 0 < seconds < math.inf for found in blocks.values() for seconds in found):
+        raise ValueError("a time that is not positive")
 
 
 def check_comparable(baseline: Measured, now: Measured, path: Path) -> None:

@@ -33,6 +33,8 @@ examples:
   liquid-train test --config configs/japanese_vowels_cfc.yaml --ckpt_path runs/RUN/checkpoints/best.ckpt
   liquid-train fit --config configs/japanese_vowels_cfc.yaml --print_config
   liquid-train view                                    curves and events of the runs in runs/, also old ones
+  liquid-train export --ckpt runs/RUN/checkpoints/best.ckpt --target onnx     files that run without liquid-train
+  liquid-train bench --ckpt runs/RUN/checkpoints/best.ckpt     how fast it infers; slower than before?
   liquid-train run -- python train.py                  any command, in a container too; see run --help
   liquid-train fit --help                              every option of a subcommand
   liquid-train fit --model.help LiquidClassifier       every option of a model

@@ -16,8 +16,6 @@ from tiny import lines, run_python, runs, trainer, workplace
 from liquid_train import LiquidClassifier
 from liquid_train.__main__ import main
 from liquid_train.export import artefact
-from liquid_train.export.compare import MismatchError
-from liquid_train.export.programs import OneStep, WholeSequences
 from liquid_train.export.targets import TARGETS, Target
 
 pytestmark = [pytest.mark.filterwarnings(noise) for noise in tiny.LIGHTNING_NOISE]

@@ -29,6 +29,7 @@ SEVERITIES = {
     "TrainingEpochSlow": "warning",
     "TrainingThroughputDropped": "warning",
     "TrainingTelemetryDegraded": "warning",
+    "PerformanceRegression": "warning",
 }
 
 
