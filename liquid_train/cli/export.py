@@ -71,6 +71,7 @@ def export(arguments: Sequence[str]) -> int:
         InputError: an option is wrong, a package is missing, or the numbers differ.
     """
     options = parser().parse_args(arguments)
+    _check_torch()
     from liquid_telemetry.command import Place
     from liquid_train.export.artefact import check_out
     from liquid_train.export.targets import TARGETS
@@ -90,6 +91,15 @@ def export(arguments: Sequence[str]) -> int:
         f"{compared['max_difference']:.2g} apart ({100 * compared['max_excess']:.2g} % of the tolerance)\n"
     )
     return 0
+
+
+def _check_torch() -> None:
+    import torch
+
+    if not hasattr(torch.compiler, "is_exporting"):
+        raise InputError(
+            f"export: torch {torch.__version__} cannot export a loop; pip install --upgrade torch"
+        )
 
 
 def _deploy(trained: Trained, target: Target, out: Path, place: Place) -> dict[str, Any]:

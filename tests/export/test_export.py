@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -20,25 +21,32 @@ from liquid_train.export.targets import TARGETS, Target
 
 pytestmark = [pytest.mark.filterwarnings(noise) for noise in tiny.LIGHTNING_NOISE]
 
-ALONE = """
-import json, sys, torch
+REFUSE = """
+import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("liquid_train", "liquid_telemetry", "lightning", "ncps"):
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
-folder = sys.argv[1]
-given = torch.load(sys.argv[2])
-whole = torch.export.load(f"{folder}/sequence.pt2").module()
-ragged, _ = whole(given["inputs"], given["timespans"], given["lengths"])
-full = torch.full_like(given["lengths"], given["inputs"].shape[1])
-answer, hidden = whole(given["inputs"], given["timespans"], full)
-step = torch.export.load(f"{folder}/step.pt2").module()
-state = torch.zeros_like(hidden)
-for now in range(given["inputs"].shape[1]):
-    latest, state = step(given["inputs"][:, now], given["timespans"][:, now], state)
-print(json.dumps([one.tolist() for one in (ragged, answer, latest, hidden, state)]))
 """
+COMPARE = """
+import json
+given = torch.load("given.pt")
+ragged, _ = sequence(given["inputs"], given["timespans"], given["lengths"])
+full = torch.full_like(given["lengths"], given["inputs"].shape[1])
+answer, hidden = sequence(given["inputs"], given["timespans"], full)
+state = [torch.zeros_like(hidden)]
+for now in range(given["inputs"].shape[1]):
+    latest, *state = step(given["inputs"][:, now], given["timespans"][:, now], *state)
+print(json.dumps([one.tolist() for one in (ragged, answer, latest, hidden, *state)]))
+"""
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
+
+
+def shown(version):
+    """The Python of the documentation, on an artefact that is there."""
+    blocks = re.findall(r"^```py\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    return [block.replace("MODEL_VERSION", version) for block in blocks]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +81,7 @@ def test_torch_export_gives_the_trainers_numbers_without_this_package(checkpoint
 
     batch, answer = predicted(checkpoint)[0]
     torch.save({"inputs": batch.inputs, "timespans": batch.timespans, "lengths": batch.lengths}, "given.pt")
-    said = map(torch.tensor, json.loads(run_python(ALONE, str(folder), "given.pt").stdout))
+    said = map(torch.tensor, json.loads(run_python(REFUSE + shown(f"{run_id}-best")[0] + COMPARE).stdout))
     ragged, whole, latest, hidden, state = said
     assert len(set(batch.lengths.tolist())) > 1
     assert torch.allclose(ragged, answer, atol=1e-6)
@@ -94,6 +102,11 @@ def test_onnx_gives_the_trainers_numbers(checkpoint, place):
         found, _ = session.run(["prediction", "new_hidden"], given)
         assert torch.allclose(torch.from_numpy(found), answer, atol=1e-5)
     manifest = json.loads(Path("model/manifest.json").read_text())
+    Path("exports").mkdir()
+    Path("model").rename("exports/shown-onnx")
+    program = {}
+    exec(shown("shown")[1], program)
+    assert program["prediction"].shape == (1, 2)
     assert {"torch", "onnx", "onnxruntime", "onnxscript", "liquid-train"} == manifest["versions"].keys()
 
 
