@@ -15,6 +15,8 @@ COMMANDS = {
     "run": "liquid_train.cli.launch:run",
     "clean": "liquid_train.cli.clean:clean",
     "logs": "liquid_train.cli.logs:logs",
+    "export": "liquid_train.cli.export:export",
+    "bench": "liquid_train.cli.bench:bench",
     "view": "liquid_train.cli.view:view",
 }
 """Subcommands that are no LightningCLI's, and the functions that get their arguments and return the exit code."""

@@ -30,6 +30,7 @@ SEVERITIES = {
     "TrainingThroughputDropped": "warning",
     "TrainingStraggler": "warning",
     "TrainingTelemetryDegraded": "warning",
+    "PerformanceRegression": "warning",
 }
 
 

@@ -34,6 +34,8 @@ BATCH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 EPOCH_BUCKETS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 CHECKPOINT_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 INFERENCE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
+BENCHMARK_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1)
+DEPLOYMENT_STATUSES = ("started", "completed", "failed")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Metric:
         unit: Base unit in words, empty for pure numbers.
         buckets: Upper bounds of a histogram, without +Inf.
         model_labelled: Whether every sample carries ``model_name``.
-        source: ``run`` when the training process measures it, ``exporter`` when the exporter process does.
+        source: ``run`` when the training process measures it, ``exporter`` when the exporter process does, ``command``
+            when a subcommand of ``liquid-train`` or a program that infers does.
     """
 
     name: str
@@ -58,7 +61,7 @@ class Metric:
     unit: str = ""
     buckets: tuple[float, ...] = ()
     model_labelled: bool = True
-    source: Literal["run", "exporter"] = "run"
+    source: Literal["run", "exporter", "command"] = "run"
 
     @property
     def full_name(self) -> str:
@@ -263,6 +266,30 @@ _ALL = (
         "Batches of validation, test and predict, by class of the module and device.",
         ("model_type", "device"),
         model_labelled=False,
+    ),
+    Metric(
+        "benchmark_duration_seconds",
+        "histogram",
+        "Wall time of one inference in liquid-train bench.",
+        (),
+        "seconds",
+        BENCHMARK_BUCKETS,
+        model_labelled=False,
+        source="command",
+    ),
+    Metric(
+        "performance_regression",
+        "gauge",
+        "1 where the last benchmark of the model was slower than its baseline allows, else 0.",
+        source="command",
+    ),
+    Metric(
+        "model_deployments_total",
+        "counter",
+        "Deployments that began (started), went well (completed) or did not (failed).",
+        ("target_platform", "status"),
+        model_labelled=False,
+        source="command",
     ),
     Metric(
         "api_calls_total",
