@@ -89,6 +89,7 @@ class Inference:
             port=port,
             otlp_endpoint=otlp_endpoint,
             traces_per_second=traces_per_second,
+            exporter=registry is None,
             registry=registry,
             tracer_provider=tracer_provider,
         )
@@ -96,6 +97,13 @@ class Inference:
         self._session: Session | None = None
         self._closed = False
         self._counts: Counts | None = None
+
+    @classmethod
+    def with_options(cls, subject: Subject, options: SessionOptions) -> Self:
+        """One whose options a constructor's arguments do not reach, for a server."""
+        made = cls(model_type=subject.type)
+        made.subject, made._options = subject, options
+        return made
 
     def request(self, headers: Mapping[str, str] | None = None) -> Request | NoStep:
         """A block that answers one request.

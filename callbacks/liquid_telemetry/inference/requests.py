@@ -47,8 +47,11 @@ class _Timed:
                 if value is not None:
                     self.span.set_attribute(NAMESPACE + name.replace("_", ".", 1), value)
 
-    def _begin(self, around: context.Context | None, attributes: Mapping[str, Any]) -> None:
-        self.span = self._session.tracer.start_span(self.name, around, attributes=attributes)
+    def _begin(
+        self, around: context.Context | None, attributes: Mapping[str, Any], start_ns: int | None = None
+    ) -> None:
+        tracer = self._session.tracer
+        self.span = tracer.start_span(self.name, around, attributes=attributes, start_time=start_ns)
         self._token = context.attach(trace.set_span_in_context(self.span, around))
 
     def _finish(self, error: BaseException | None) -> None:
@@ -70,15 +73,19 @@ class Step(_Timed):
         self.name, self._attributes = name, attributes
 
     def __enter__(self) -> Self:
-        with self._session.faults.guard("tracing"):
+        try:
             self._begin(None, self._attributes)
+        except Exception as fault:
+            self._session.faults.report("tracing", fault)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._session.faults.guard("tracing"):
+        try:
             self._finish(error)
+        except Exception as fault:
+            self._session.faults.report("tracing", fault)
 
 
 class NoStep:
@@ -156,12 +163,14 @@ class Request(_Timed):
             span.end()
 
     def __enter__(self) -> Self:
-        with self._session.faults.guard("tracing"):
+        try:
             around = _propagator.extract(dict(self._headers)) if self._headers else None
             info = self._session.info
             names = {NAMESPACE + "run.id": info.run_id, NAMESPACE + "model.name": info.model_name}
             self._start_ns = time.time_ns()
-            self._begin(around, names)
+            self._begin(around, names, self._start_ns)
+        except Exception as fault:
+            self._session.faults.report("tracing", fault)
         self._outer = current.set(self)
         self._start = time.perf_counter_ns()
         return self
@@ -171,14 +180,18 @@ class Request(_Timed):
     ) -> None:
         seconds = (time.perf_counter_ns() - self._start) / 1e9
         session = self._session
-        with session.faults.guard("tracing"):
+        try:
             if self._outer is not None:
                 current.reset(self._outer)
             self._finish(error)
-        with session.faults.guard("metrics"):
+        except Exception as fault:
+            session.faults.report("tracing", fault)
+        try:
             subject = self._subject
             session.counts.request(seconds, subject.type, subject.device, self._exemplar())
             session.touch()
+        except Exception as fault:
+            session.faults.report("metrics", fault)
 
     def _exemplar(self) -> dict[str, str] | None:
         found = self.span.get_span_context()

@@ -46,9 +46,10 @@ class SessionOptions:
         host: Address for the exporter to listen on.
         port: Its port.
         exporter: Whether the exporter process shows the metrics.
+        events: Whether an event log is written beside.
         otlp_endpoint: Where spans are sent besides the file.
         traces_per_second: How many traces are kept of a second; where the provider is not ours, that decides.
-        registry: Show the metrics there; the exporter then has none of them.
+        registry: Show the metrics there as well.
         tracer_provider: The user's.
     """
 
@@ -58,6 +59,7 @@ class SessionOptions:
     host: str = "127.0.0.1"
     port: int = 9464
     exporter: bool = True
+    events: bool = False
     otlp_endpoint: str | None = None
     traces_per_second: float = 50.0
     registry: CollectorRegistry | None = None
@@ -145,11 +147,11 @@ class Session:
     def _open(self) -> None:
         options = self._options
         self._write_manifest()
-        if options.registry is not None or not options.exporter:
+        if not options.exporter:
             return
         sinks = find_sinks(None, None, False, os.environ)
         publisher = Publisher(self.info, options.host, options.port, sinks)
-        publisher.open({"traces": os.fspath(self._traces) if self._traces else None})
+        publisher.open(self._files())
         publisher.tell(status="running")
         self._publisher = publisher
 
@@ -162,14 +164,18 @@ class Session:
                 self.counts.publish(self._publisher)
             self._write_manifest()
 
+    def _files(self) -> dict[str, str | None]:
+        events = self.info.dir / "events.jsonl" if self._options.events else None
+        paths = {"events": events, "traces": self._traces}
+        return {name: os.fspath(path) if path is not None else None for name, path in paths.items()}
+
     def _write_manifest(self) -> None:
         said = {
             "run_id": self.info.run_id,
             "trace_id": None,
             "pid": self.pid,
             "metrics_url": None,
-            "events": None,
-            "traces": os.fspath(self._traces) if self._traces else None,
+            **self._files(),
             "spool": None,
             "checkpoints": None,
             "resumed_from": None,

@@ -15,7 +15,7 @@ from liquid_telemetry.signals._metrics import (
     STAGES,
     Metric,
 )
-from liquid_telemetry.signals._spans import ATTRIBUTES, NAMESPACE, SPANS, TRACER, Span
+from liquid_telemetry.signals._spans import ATTRIBUTES, NAMESPACE, REQUEST_SPANS, SPANS, TRACER, Span
 
 __all__ = [
     "ATTRIBUTES",
@@ -28,6 +28,7 @@ __all__ = [
     "NAMESPACE",
     "PHASES",
     "PREFIX",
+    "REQUEST_SPANS",
     "SPANS",
     "STAGES",
     "TRACER",

@@ -168,6 +168,30 @@ _ALL = (
             "log_tail",
         ),
     ),
+    Event(
+        "model_deployment_started",
+        "info",
+        "A model is about to be served or exported.",
+        ("model_version", "target_platform", "deployment_id"),
+    ),
+    Event(
+        "model_deployment_completed",
+        "info",
+        "It is served or exported.",
+        ("model_version", "target_platform", "deployment_id", "duration_seconds"),
+    ),
+    Event(
+        "model_deployment_failed",
+        "error",
+        "It could not be served or exported.",
+        ("model_version", "target_platform", "deployment_id", "duration_seconds", "error_type", "error_message"),
+    ),
+    Event(
+        "serving_ended",
+        "info",
+        "A server of a model has answered what it had accepted, and ends.",
+        ("model_version", "deployment_id", "duration_seconds", "reason"),
+    ),
 )
 
 EVENTS: dict[str, Event] = {event.name: event for event in _ALL}

@@ -40,7 +40,8 @@ class Metric:
         unit: Base unit in words, empty for pure numbers.
         buckets: Upper bounds of a histogram, without +Inf.
         model_labelled: Whether every sample carries ``model_name``.
-        source: ``run`` when the training process measures it, ``exporter`` when the exporter process does.
+        source: ``run`` when the training process measures it, ``exporter`` when the exporter process does, ``command``
+            when a subcommand of ``liquid-train`` or a program that infers does.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Metric:
     unit: str = ""
     buckets: tuple[float, ...] = ()
     model_labelled: bool = True
-    source: Literal["run", "exporter"] = "run"
+    source: Literal["run", "exporter", "command"] = "run"
 
     @property
     def full_name(self) -> str:
@@ -218,7 +219,7 @@ _ALL = (
     Metric(
         "inference_duration_seconds",
         "histogram",
-        "Wall time of a batch of validation, test or predict.",
+        "Wall time of an inference: a batch of validation, test or predict, or a request.",
         (),
         "seconds",
         INFERENCE_BUCKETS,
@@ -227,17 +228,33 @@ _ALL = (
     Metric(
         "inference_requests_total",
         "counter",
-        "Batches of validation, test and predict, by class of the module and device.",
+        "Batches of validation, test and predict, and requests, by class of the module and device.",
         ("model_type", "device"),
         model_labelled=False,
     ),
     Metric(
         "api_calls_total",
         "counter",
-        "Requests to the HTTP endpoints.",
+        "Requests to the HTTP endpoints of the exporter and of liquid-train serve.",
         ("endpoint", "method", "status"),
         model_labelled=False,
-        source="exporter",
+        source="command",
+    ),
+    Metric(
+        "active_models",
+        "gauge",
+        "Models that liquid-train serve serves now.",
+        ("environment",),
+        model_labelled=False,
+        source="command",
+    ),
+    Metric(
+        "model_deployments_total",
+        "counter",
+        "Deployments by how they ended: completed or failed.",
+        ("target_platform", "status"),
+        model_labelled=False,
+        source="command",
     ),
 )
 

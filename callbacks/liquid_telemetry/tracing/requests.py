@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import threading
 import time
 import traceback
@@ -53,7 +54,8 @@ class RequestTracer:
         self._sender = sender
         self._per_second, self._tokens, self._filled = per_second, per_second, time.monotonic()
         self._lock = threading.Lock()
-        self._waiting: list[SpanData] = []
+        self._waiting: list[RequestSpan] = []
+        self._draw = random.Random(os.urandom(16)).getrandbits  # noqa: S311  (ids; no seed of the program's moves them)
 
     def start_span(
         self,
@@ -67,18 +69,20 @@ class RequestTracer:
         around = parent.get_span_context()
         if around.is_valid and not around.trace_flags.sampled:
             return NonRecordingSpan(around)
-        trace_id = around.trace_id if around.is_valid else int.from_bytes(os.urandom(16), "big")
+        trace_id = around.trace_id if around.is_valid else self._draw(128)
         own = SpanContext(
             trace_id,
-            int.from_bytes(os.urandom(8), "big"),
+            self._draw(64),
             is_remote=False,
             trace_flags=TraceFlags(TraceFlags.SAMPLED),
             trace_state=around.trace_state,
         )
-        first = parent.first if isinstance(parent, RequestSpan) and parent.tracer is self else None
+        first = None
+        if isinstance(parent, RequestSpan) and parent.tracer is self:
+            first = parent.first or parent
         return RequestSpan(self, name, own, around.span_id or None, first, start_time, attributes)
 
-    def keep(self, spans: Sequence[SpanData], failed: bool) -> None:
+    def keep(self, spans: Sequence[RequestSpan], failed: bool) -> None:
         """Take a finished trace, or what ends after it."""
         with self._lock:
             if not (failed or self._has_token()):
@@ -90,9 +94,7 @@ class RequestTracer:
 
     def _has_token(self) -> bool:
         now = time.monotonic()
-        self._tokens = min(
-            self._per_second, self._tokens + (now - self._filled) * self._per_second
-        )
+        self._tokens = min(self._per_second, self._tokens + (now - self._filled) * self._per_second)
         self._filled = now
         if self._tokens < 1:
             return False
@@ -109,7 +111,7 @@ class RequestTracer:
             spans, self._waiting = self._waiting, []
         if not spans:
             return
-        encoded = [json.dumps(encode_span(span), separators=(",", ":")) for span in spans]
+        encoded = [json.dumps(encode_span(span.data()), separators=(",", ":")) for span in spans]
         if self._sender is not None:
             self._sender.put(encoded)
         self._file.write(self._encoder.wrap(encoded))
@@ -129,7 +131,7 @@ class RequestSpan(NonRecordingSpan):
 
     Attributes:
         tracer: Whose it is.
-        first: The span that began its trace here; itself where it did.
+        first: The span that began its trace here; None where it did itself.
     """
 
     def __init__(
@@ -144,14 +146,14 @@ class RequestSpan(NonRecordingSpan):
     ) -> None:
         super().__init__(context)
         self.tracer = tracer
-        self.first = first or self
+        self.first = first
         self._name, self._parent_id = name, parent_id
-        self._start = start_time or time.time_ns()
+        self._start = self._end = start_time or time.time_ns()
         self._attributes: dict[str, Any] = dict(attributes or {})
         self._events: list[SpanEvent] = []
         self._status, self._message = 0, ""
         self._failed = self._ended = False
-        self._ready: list[SpanData] = []
+        self._ready: list[RequestSpan] = []
 
     def is_recording(self) -> bool:
         """Whether it has not ended."""
@@ -203,17 +205,19 @@ class RequestSpan(NonRecordingSpan):
         if self._ended:
             return
         self._ended = True
-        first, data = self.first, self._data(end_time or time.time_ns())
+        self._end, first = end_time or time.time_ns(), self.first or self
         first._failed = first._failed or self._status == ERROR
         if first is self:
-            self._ready.append(data)
+            self._ready.append(self)
             self.tracer.keep(self._ready, self._failed)
+            self._ready = []
         elif first._ended:
-            self.tracer.keep([data], failed=False)
+            self.tracer.keep([self], failed=False)
         else:
-            first._ready.append(data)
+            first._ready.append(self)
 
-    def _data(self, end_ns: int) -> SpanData:
+    def data(self) -> SpanData:
+        """What is written of it once it has ended."""
         context = self.get_span_context()
         return SpanData(
             name=self._name,
@@ -221,7 +225,7 @@ class RequestSpan(NonRecordingSpan):
             span_id=f"{context.span_id:016x}",
             parent_id=f"{self._parent_id:016x}" if self._parent_id else None,
             start_ns=self._start,
-            end_ns=end_ns,
+            end_ns=self._end,
             attributes=self._attributes,
             status=self._status,
             message=self._message,
