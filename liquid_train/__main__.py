@@ -12,6 +12,7 @@ from liquid_train.errors import InputError
 INTERRUPTED = 130
 COMMANDS = {
     "run": "liquid_train.cli.launch:run",
+    "serve": "liquid_train.cli.serve:serve",
     "view": "liquid_train.cli.view:view",
 }
 """Subcommands that are no LightningCLI's, and the functions that get their arguments and return the exit code."""

@@ -56,7 +56,7 @@ class Model:
         for name, weight in trained.task.state_dict().items():
             if weight.is_floating_point() and not bool(weight.isfinite().all()):
                 raise InputError(f"serve: --ckpt={path}: {name} is not finite; serve a checkpoint that learned")
-        return cls(trained.task, trained.name, f"{trained.version}-{trained.sha256[:8]}")
+        return cls(trained.task, trained.name, trained.version)
 
     def predict(self, series: Sequence[Series], most: int) -> Outputs:
         """Return the predictions for series, as ``trainer.predict`` does.

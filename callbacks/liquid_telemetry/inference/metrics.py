@@ -62,17 +62,18 @@ class Counts:
 
     def publish(self, publisher: Publisher) -> None:
         """Hand the metrics to the exporter process."""
-        self._tell_faults()
+        self.tell_faults()
         with self._lock:
             publisher.publish(self._store, force=True)
 
     def text(self) -> bytes:
         """The metrics as OpenMetrics text."""
-        self._tell_faults()
+        self.tell_faults()
         with self._lock:
             return bytes(generate_latest(self._store))  # type: ignore[no-untyped-call]
 
-    def _tell_faults(self) -> None:
+    def tell_faults(self) -> None:
+        """Show what went wrong so far."""
         for kind, counts in (("errors", self._faults.errors), ("dropped", self._faults.dropped)):
             for (signal, reason), count in list(counts.items()):
                 self.set(f"telemetry_{kind}_total", count, signal, reason)

@@ -1,0 +1,129 @@
+"""From settings to a server that runs until a signal ends it."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from pathlib import Path
+
+import torch
+import uvicorn
+
+from liquid_train.errors import InputError
+from liquid_train.serve.app import build
+from liquid_train.serve.model import Model
+from liquid_train.serve.settings import Limits, Settings
+from liquid_train.serve.telemetry import Deployment, ServeTelemetry
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_SPARE = 64
+"""Connections besides those of requests and streams: probes, scrapes, and those that are idle."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal, which is raised again when everything that was accepted has been answered.
+
+    Raises:
+        InputError: The checkpoint or the address cannot be had.
+    """
+    torch.set_num_threads(settings.threads)
+    began = time.time_ns()
+    listener = listen(settings.host, settings.port, settings.limits)
+    try:
+        model = _load(settings, began)
+        telemetry = ServeTelemetry(model, settings, Deployment(model.version, began))
+        reason = "fault"
+        try:
+            server = Uvicorn(model, settings, telemetry, listener)
+            server.run(sockets=[listener])
+            reason = "closed"
+        except KeyboardInterrupt:
+            reason = "user"
+            raise
+        except SystemExit:
+            reason = "terminated"
+            raise
+        finally:
+            telemetry.ended(reason)
+    finally:
+        listener.close()
+
+
+def _load(settings: Settings, began: int) -> Model:
+    try:
+        return Model.load(settings.checkpoint)
+    except InputError as error:
+        path = Path(settings.checkpoint)
+        if path.is_file():  # else it is a slip of the pen, no deployment
+            ServeTelemetry(None, settings, Deployment(path.name, began)).failed(error)
+        raise
+
+
+def listen(host: str, port: int, limits: Limits) -> socket.socket:
+    """Take the address.
+
+    Raises:
+        InputError: It cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"serve: cannot serve at {host}:{port}: {reason}; choose another --host or --port"
+        ) from error
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # the kernel drops a client that does not read
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.patience * 1000))
+    return listener
+
+
+class Uvicorn(uvicorn.Server):
+    """Tells when it serves.
+
+    Args:
+        model: What is served.
+        settings: Of the operator.
+        telemetry: Is told.
+        listener: Bound to the address.
+    """
+
+    def __init__(
+        self, model: Model, settings: Settings, telemetry: ServeTelemetry, listener: socket.socket
+    ) -> None:
+        limits = settings.limits
+        super().__init__(
+            uvicorn.Config(
+                build(model, settings, telemetry),
+                access_log=False,
+                lifespan="on",
+                limit_concurrency=limits.concurrent + limits.streams + _SPARE,
+                log_level="warning",
+                server_header=False,
+                timeout_graceful_shutdown=max(1, round(limits.grace)),
+                timeout_keep_alive=75,
+                ws_max_size=limits.payload,
+                ws_per_message_deflate=False,
+            )
+        )
+        self._model, self._settings, self._telemetry = model, settings, telemetry
+        self._address = listener.getsockname()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, then say so."""
+        await super().startup(sockets)
+        if self.should_exit:
+            return
+        self._telemetry.completed()
+        host, port = self._settings.host, self._address[1]
+        shown = f"[{host}]" if ":" in host else host
+        sys.stdout.write(f"{self._model.name} {self._model.version} at http://{shown}:{port} until Ctrl-C\n")
+        if self._telemetry.dir is not None:
+            sys.stdout.write(f"events and traces in {self._telemetry.dir}\n")
+        sys.stdout.flush()
+        if host not in _LOOPBACK and self._settings.token is None:
+            sys.stderr.write(
+                f"liquid-train: {host} is reached from other machines and no token is asked for; "
+                "set --token-file or --token-env\n"
+            )
