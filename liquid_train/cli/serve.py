@@ -77,7 +77,9 @@ def parser() -> argparse.ArgumentParser:
     made = Options("serve", DESCRIPTION)
     made.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint that liquid-train fit wrote")
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    made.add_argument("--port", type=port, default=8000, help="its port; 0 for a free one (default: %(default)s)")
+    made.add_argument(
+        "--port", type=port, default=8000, help="its port; 0 for a free one (default: %(default)s)"
+    )
     made.add_argument("--environment", type=_environment, default="development", metavar="NAME",
                       help="label of active_models, such as production (default: %(default)s)")  # fmt: skip
     made.add_argument("--token-file", metavar="FILE", help="file with the token that clients must send")

@@ -45,6 +45,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         (401, "No token, or the wrong one."),
         (408, "The body took too long."),
         (413, "The body is too large."),
+        (415, "The body is not declared as JSON."),
         (422, "The body does not fit the model or the limits."),
         (429, "Too many requests at once."),
         (500, "A fault of the server."),
@@ -89,7 +90,9 @@ class Server:
         with self.telemetry.inference.request(request.headers) as call:
             with call.preprocess() as step:
                 series = list(tensors(body))
-                step.set(input_shape=f"[{len(series)}, {max(len(s.values) for s in series)}, {self.model.channels}]")
+                step.set(
+                    input_shape=f"[{len(series)}, {max(len(s.values) for s in series)}, {self.model.channels}]"
+                )
             with call.forward() as step:
                 answer = await self.batcher.submit(series)
                 step.set(batch_samples=answer.together, wait_duration=answer.waited)
@@ -121,8 +124,13 @@ class Server:
     def health(self) -> Health:
         """How the server and its host are."""
         memory, disk = psutil.virtual_memory(), psutil.disk_usage(os.fspath("."))
-        parts = {"model": self.ready, **{name: self.telemetry.is_well(name) for name in ("metrics", "tracing", "logging")}}
-        full = [name for name, percent in (("memory", memory.percent), ("disk", disk.percent)) if percent > _FULL]
+        parts = {
+            "model": self.ready,
+            **{name: self.telemetry.is_well(name) for name in ("metrics", "tracing", "logging")},
+        }
+        full = [
+            name for name, percent in (("memory", memory.percent), ("disk", disk.percent)) if percent > _FULL
+        ]
         ill = [name for name, well in parts.items() if not well]
         return Health(
             status="critical" if full else "degraded" if ill else "healthy",
@@ -137,7 +145,9 @@ class Server:
                 "disk_free_gb": disk.free / 1e9,
                 "cpu_usage_percent": psutil.cpu_percent(),
             },
-            components={name: State(status="healthy" if well else "degraded") for name, well in parts.items()},
+            components={
+                name: State(status="healthy" if well else "degraded") for name, well in parts.items()
+            },
         )
 
 
@@ -204,7 +214,9 @@ def _declare_token(app: FastAPI) -> None:
 
     def with_token() -> dict[str, Any]:
         document = plain()
-        document.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document.setdefault("components", {})["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer"}
+        }
         for path in ("/predict", "/model"):
             for operation in document["paths"][path].values():
                 operation["security"] = [{"token": []}]

@@ -39,7 +39,7 @@ def _check_series(at: int, series: Sequence[Sequence[float]], channels: int, mos
         raise Unfit(f"values.{at}: {len(series)} steps, at most {most}")
     for step, row in enumerate(series):
         if len(row) != channels:
-            raise Unfit(f"values.{at}.{step}: {len(row)} numbers, the model has {channels} channels")
+            raise Unfit(f"values.{at}.{step}: {len(row)} channels, the model has {channels}")
 
 
 def check_step(request: StepRequest, model: Model) -> None:
@@ -49,7 +49,7 @@ def check_step(request: StepRequest, model: Model) -> None:
         Unfit: It cannot.
     """
     if len(request.values) != model.channels:
-        raise Unfit(f"values: {len(request.values)} numbers, the model has {model.channels} channels")
+        raise Unfit(f"values: {len(request.values)} channels, the model has {model.channels}")
 
 
 def tensors(request: PredictRequest) -> Iterator[Series]:

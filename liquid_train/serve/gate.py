@@ -86,12 +86,14 @@ class Gate:
             await _refuse(refusal, send)
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limits = self._limits
-        if self.requests >= limits.concurrent:
+        most = self._limits.concurrent
+        kind = _header(scope, b"content-type").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
             await self._throw_away(receive)
-            raise Refusal(
-                429, f"{limits.concurrent} requests are being answered; try again", Retry_After="1"
-            )
+            raise Refusal(415, "the body must be JSON: Content-Type: application/json")
+        if self.requests >= most:
+            await self._throw_away(receive)
+            raise Refusal(429, f"{most} requests are being answered; try again", Retry_After="1")
         self.requests += 1
         try:
             body = await self._body(scope, receive)
@@ -139,7 +141,9 @@ class Gate:
             return
         kind, _, given = _header(scope, b"authorization").partition(b" ")
         if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
-            raise Refusal(401, "no or the wrong token: Authorization: Bearer TOKEN", WWW_Authenticate="Bearer")
+            raise Refusal(
+                401, "no or the wrong token: Authorization: Bearer TOKEN", WWW_Authenticate="Bearer"
+            )
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -185,7 +189,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 def _encoded(refusal: Refusal) -> tuple[MutableMapping[str, Any], bytes]:
     body = json.dumps({"error": refusal.error}).encode()
     fixed = {"content-type": "application/json", "content-length": str(len(body))}
-    headers = [(name.lower().encode(), value.encode()) for name, value in {**fixed, **refusal.headers}.items()]
+    headers = [
+        (name.lower().encode(), value.encode()) for name, value in {**fixed, **refusal.headers}.items()
+    ]
     return {"status": refusal.status, "headers": headers}, body
 
 

@@ -55,7 +55,9 @@ class Model:
         trained: Trained = load_task(Path(path), "serve: --ckpt")
         for name, weight in trained.task.state_dict().items():
             if weight.is_floating_point() and not bool(weight.isfinite().all()):
-                raise InputError(f"serve: --ckpt={path}: {name} is not finite; serve a checkpoint that learned")
+                raise InputError(
+                    f"serve: --ckpt={path}: {name} is not finite; serve a checkpoint that learned"
+                )
         return cls(trained.task, trained.name, trained.version)
 
     def predict(self, series: Sequence[Series], most: int) -> Outputs:

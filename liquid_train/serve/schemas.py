@@ -27,7 +27,8 @@ class PredictRequest(_Strict):
         examples=[[[[0.1], [0.2]], [[0.3], [0.1], [0.5]]]],
     )
     timespans: list[list[Span]] | None = Field(
-        None, description="For each series the time since the step before, one number for each step; 1 by default."
+        None,
+        description="For each series the time since the step before, one number for each step; 1 by default.",
     )
     lengths: list[Length] | None = Field(
         None, description="For padded series how many of their steps count; all by default."

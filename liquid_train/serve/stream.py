@@ -45,7 +45,9 @@ class Stream:
         try:
             while (text := await self._next()) is not None:
                 answer = await self._answer(text)
-                await asyncio.wait_for(self._socket.send_text(answer.model_dump_json()), self._limits.patience)
+                await asyncio.wait_for(
+                    self._socket.send_text(answer.model_dump_json()), self._limits.patience
+                )
         except (WebSocketDisconnect, OSError):
             pass
         except asyncio.TimeoutError:

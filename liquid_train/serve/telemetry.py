@@ -82,7 +82,9 @@ class ServeTelemetry:
         if self._session is not None:
             self._session.counts.set("active_models", 1, self._environment)
             for method, endpoint in (("POST", "/predict"), ("GET", "/stream")):
-                self._session.counts.add("api_calls_total", 0, endpoint, method, "200" if method == "POST" else "101")
+                self._session.counts.add(
+                    "api_calls_total", 0, endpoint, method, "200" if method == "POST" else "101"
+                )
             self._session.touch()
 
     def failed(self, error: BaseException) -> None:

@@ -105,7 +105,11 @@ class Session:
         provider = self._options.tracer_provider or global_provider()
         if provider is not None:
             return provider.get_tracer(TRACER, __version__)
-        self._traces, sender, resource = self.info.dir / "traces.jsonl", None, resource_of(self.info, os.environ)
+        self._traces, sender, resource = (
+            self.info.dir / "traces.jsonl",
+            None,
+            resource_of(self.info, os.environ),
+        )
         with self.faults.guard("tracing"):
             destination = find_destination(self._options.otlp_endpoint, os.environ)
             if destination is not None:

@@ -33,7 +33,9 @@ class EventLog:
             OSError: It cannot be written.
         """
         stamped = {"timestamp": timestamp(time_ns or time.time_ns()), "level": EVENTS[event].level}
-        self._file.write(render_json(None, event, {**stamped, "event": event, **self._names, **fields}) + "\n")
+        self._file.write(
+            render_json(None, event, {**stamped, "event": event, **self._names, **fields}) + "\n"
+        )
 
     def close(self) -> None:
         """Close the file."""

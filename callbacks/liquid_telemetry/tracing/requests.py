@@ -19,7 +19,14 @@ from liquid_telemetry import __version__
 from liquid_telemetry.files import LineFile
 from liquid_telemetry.observe.guard import Faults
 from liquid_telemetry.signals import TRACER
-from liquid_telemetry.tracing.otlp_json import ERROR, Attributes, LineEncoder, SpanData, SpanEvent, encode_span
+from liquid_telemetry.tracing.otlp_json import (
+    ERROR,
+    Attributes,
+    LineEncoder,
+    SpanData,
+    SpanEvent,
+    encode_span,
+)
 from liquid_telemetry.tracing.send import Sender
 
 _WAITING = 8192
