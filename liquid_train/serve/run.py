@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 import time
@@ -79,6 +80,14 @@ def listen(host: str, port: int, limits: Limits) -> socket.socket:
     return listener
 
 
+class _Known(logging.Filter):
+    """Leaves out what uvicorn says of every stream that is refused by an answer."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is something else."""
+        return "returned without completing handshake" not in record.getMessage()
+
+
 class Uvicorn(uvicorn.Server):
     """Tells when it serves.
 
@@ -107,6 +116,7 @@ class Uvicorn(uvicorn.Server):
                 ws_per_message_deflate=False,
             )
         )
+        logging.getLogger("uvicorn.error").addFilter(_Known())
         self._model, self._settings, self._telemetry = model, settings, telemetry
         self._address = listener.getsockname()
 
