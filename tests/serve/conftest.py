@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from tiny import trainer
 from torch.utils.data import DataLoader
 
 from liquid_train.__main__ import main
 from liquid_train.data.batch import Series, collate
 from liquid_train.tasks import LiquidRegressor
-from tiny import trainer
 
 FIT = [
     "fit",
