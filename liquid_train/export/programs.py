@@ -76,7 +76,9 @@ class Program(nn.Module):
     def examples(self, batch: int, length: int) -> tuple[Tensor, ...]:
         """Return inputs to trace with."""
         sizes = {BATCH: batch, LENGTH: length}
-        shapes = ([sizes[size] if isinstance(size, str) else size for size in port.shape] for port in self.inputs)
+        shapes = (
+            [sizes[size] if isinstance(size, str) else size for size in port.shape] for port in self.inputs
+        )
         kinds = [torch.int64 if port.dtype == "int64" else torch.float32 for port in self.inputs]
         return tuple(torch.ones(shape, dtype=kind) for shape, kind in zip(shapes, kinds, strict=True))
 

@@ -162,8 +162,7 @@ def build(model: Model, settings: Settings, telemetry: ServeTelemetry) -> Gate:
         redoc_url=None,
         lifespan=server.lifespan,
     )
-    if settings.token is not None:
-        _declare_token(app)
+    _complete(app, server)
     answer_problems(app, ENDPOINTS)
     _add_routes(app, server)
     return Gate(app, settings.limits, settings.token, telemetry)
@@ -208,18 +207,22 @@ def _add_routes(app: FastAPI, server: Server) -> None:
         await Stream(socket, server.model, server.stream_executor, settings.limits, server.telemetry).run()
 
 
-def _declare_token(app: FastAPI) -> None:
-    """Tell in the OpenAPI document that a token is asked for."""
-    plain = app.openapi
+def _complete(app: FastAPI, server: Server) -> None:
+    """Tell in the OpenAPI document what the model and the operator ask for."""
+    plain, settings = app.openapi, server.settings
 
-    def with_token() -> dict[str, Any]:
+    def openapi() -> dict[str, Any]:
         document = plain()
-        document.setdefault("components", {})["securitySchemes"] = {
-            "token": {"type": "http", "scheme": "bearer"}
-        }
-        for path in ("/predict", "/model"):
-            for operation in document["paths"][path].values():
-                operation["security"] = [{"token": []}]
+        values = document["components"]["schemas"]["PredictRequest"]["properties"]["values"]
+        series, channels = values["items"], server.model.channels
+        values["maxItems"], series["maxItems"] = settings.limits.series, settings.limits.steps
+        series["items"] |= {"minItems": channels, "maxItems": channels}
+        if settings.token is not None:
+            scheme = {"type": "http", "scheme": "bearer"}
+            document["components"]["securitySchemes"] = {"token": scheme}
+            for path in ("/predict", "/model"):
+                for operation in document["paths"][path].values():
+                    operation["security"] = [{"token": []}]
         return document
 
-    app.openapi = with_token  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -86,7 +86,9 @@ def _read(path: Path, option: str) -> dict[str, Any]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         foreign = "weights_only" in str(error) and "GLOBAL" in str(error)
         rule = "holds objects besides tensors and plain values" if foreign else "is not a whole checkpoint"
-        raise InputError(f"{option}={path}: {rule}; give one that liquid-train fit wrote to its end") from error
+        raise InputError(
+            f"{option}={path}: {rule}; give one that liquid-train fit wrote to its end"
+        ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
         raise InputError(f"{option}={path}: is no checkpoint of Lightning's with hyperparameters; give one that "
                          "liquid-train fit wrote")  # fmt: skip
@@ -106,14 +108,18 @@ def _build(checkpoint: Mapping[str, Any], given: str) -> SequenceTask:
         task.load_state_dict(checkpoint["state_dict"])
     except (TypeError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{given}: does not fit a {kind} of this version ({reason}); train it anew") from error
+        raise InputError(
+            f"{given}: does not fit a {kind} of this version ({reason}); train it anew"
+        ) from error
     return task
 
 
 def _scores(callbacks: Any) -> dict[str, float]:
     found: dict[str, float] = {}
     for state in callbacks.values() if isinstance(callbacks, dict) else ():
-        monitor, score = (state.get("monitor"), state.get("current_score")) if isinstance(state, dict) else (None, None)
+        monitor, score = (
+            (state.get("monitor"), state.get("current_score")) if isinstance(state, dict) else (None, None)
+        )
         if isinstance(monitor, str) and isinstance(score, torch.Tensor) and score.numel() == 1:
             found[monitor] = float(score)
     return found
