@@ -33,6 +33,7 @@ examples:
   liquid-train test --config configs/japanese_vowels_cfc.yaml --ckpt_path runs/RUN/checkpoints/best.ckpt
   liquid-train fit --config configs/japanese_vowels_cfc.yaml --print_config
   liquid-train view                                    curves and events of the runs in runs/, also old ones
+  liquid-train serve --ckpt runs/RUN/checkpoints/best.ckpt                predictions over HTTP
   liquid-train run -- python train.py                  any command, in a container too; see run --help
   liquid-train fit --help                              every option of a subcommand
   liquid-train fit --model.help LiquidClassifier       every option of a model

@@ -17,8 +17,8 @@ from liquid_train.cli.terminate import exit_on_sigterm
 from liquid_train.errors import InputError
 from liquid_train.serve.settings import Limits, Settings
 
-DESCRIPTION = """Serve a trained checkpoint: whole sequences at POST /predict, one sequence step by step at the WebSocket
-/stream, what is served at /model, and /health, /ready, /live, /metrics, /openapi.json.
+DESCRIPTION = """Serve a trained checkpoint: whole sequences at POST /predict, one sequence step by step at the
+WebSocket /stream, what is served at /model, and /health, /ready, /live, /metrics, /openapi.json.
 
   liquid-train serve --ckpt runs/RUN/checkpoints/best.ckpt
   liquid-train serve --ckpt best.ckpt --port 8080 --environment production
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--token-env", metavar="NAME", help="environment variable with the token")
     made.add_argument("--dir", default="runs", help="folder for events and traces (default: %(default)s)")
     made.add_argument("--threads", type=at_least(1), default=1, metavar="N",
-                      help="threads of one torch operation, 1 is fastest for small networks (default: %(default)s)")  # fmt: skip
+                      help="threads of one torch operation, 1 is fastest for small networks (default: 1)")  # fmt: skip
     made.add_argument("--no-exporter", action="store_true",
                       help="show the metrics at /metrics alone, not by the exporter of this host, too")  # fmt: skip
     limits = made.add_argument_group("limits")

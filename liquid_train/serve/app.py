@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, Response
 
 from liquid_train import __version__
 from liquid_train.serve.batcher import Batcher
-from liquid_train.serve.check import Unfit, check, tensors
+from liquid_train.serve.check import UnfitError, check, tensors
 from liquid_train.serve.gate import Gate
 from liquid_train.serve.model import Model
 from liquid_train.serve.problems import answer_problems
@@ -34,8 +34,8 @@ from liquid_train.serve.settings import Settings
 from liquid_train.serve.stream import Stream
 from liquid_train.serve.telemetry import ENDPOINTS, ServeTelemetry
 
-_DESCRIPTION = """A trained liquid network. `/predict` answers whole sequences. `/stream` is a WebSocket for one sequence
-step by step: send `{"values": [one number for each channel], "timespan": 1.0}` as text, get
+_DESCRIPTION = """A trained liquid network. `/predict` answers whole sequences. `/stream` is a WebSocket for one
+sequence step by step: send `{"values": [one number for each channel], "timespan": 1.0}` as text, get
 `{"step": 0, "output": […]}`; the state lives and dies with the connection."""
 _FULL = 90.0
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -51,7 +51,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         (500, "A fault of the server."),
     )
 }
-_TOKEN = {status: _REFUSALS[status] for status in (401,)}
+_TOKEN: dict[int | str, dict[str, Any]] = {401: _REFUSALS[401]}
 
 
 class Server:
@@ -98,7 +98,7 @@ class Server:
                 step.set(batch_samples=answer.together, wait_duration=answer.waited)
             with call.postprocess(answer.outputs):
                 if not all(math.isfinite(value) for row in answer.outputs for value in row):
-                    raise Unfit("values: the network's output for them is not finite")
+                    raise UnfitError("values: the network's output for them is not finite")
                 return PredictResponse(
                     outputs=answer.outputs,
                     kind=self.model.kind,

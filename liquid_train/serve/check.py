@@ -10,7 +10,7 @@ from liquid_train.serve.schemas import PredictRequest, StepRequest
 from liquid_train.serve.settings import Limits
 
 
-class Unfit(ValueError):
+class UnfitError(ValueError):
     """The request cannot be answered; the message is one line that names the place, the value and the rule."""
 
 
@@ -18,38 +18,38 @@ def check(request: PredictRequest, model: Model, limits: Limits) -> None:
     """Require a request that the model can answer.
 
     Raises:
-        Unfit: It cannot.
+        UnfitError: It cannot.
     """
     values, spans, lengths = request.values, request.timespans, request.lengths
     if len(values) > limits.series:
-        raise Unfit(f"values: {len(values)} series, at most {limits.series} in one request")
+        raise UnfitError(f"values: {len(values)} series, at most {limits.series} in one request")
     for name, given in (("timespans", spans), ("lengths", lengths)):
         if given is not None and len(given) != len(values):
-            raise Unfit(f"{name}: {len(given)} of them for {len(values)} series")
+            raise UnfitError(f"{name}: {len(given)} of them for {len(values)} series")
     for at, series in enumerate(values):
         _check_series(at, series, model.channels, limits.steps)
         if spans is not None and len(spans[at]) != len(series):
-            raise Unfit(f"timespans.{at}: {len(spans[at])} time spans for {len(series)} steps")
+            raise UnfitError(f"timespans.{at}: {len(spans[at])} time spans for {len(series)} steps")
         if lengths is not None and lengths[at] > len(series):
-            raise Unfit(f"lengths.{at}: {lengths[at]} of {len(series)} steps")
+            raise UnfitError(f"lengths.{at}: {lengths[at]} of {len(series)} steps")
 
 
 def _check_series(at: int, series: Sequence[Sequence[float]], channels: int, most: int) -> None:
     if len(series) > most:
-        raise Unfit(f"values.{at}: {len(series)} steps, at most {most}")
+        raise UnfitError(f"values.{at}: {len(series)} steps, at most {most}")
     for step, row in enumerate(series):
         if len(row) != channels:
-            raise Unfit(f"values.{at}.{step}: {len(row)} channels, the model has {channels}")
+            raise UnfitError(f"values.{at}.{step}: {len(row)} channels, the model has {channels}")
 
 
 def check_step(request: StepRequest, model: Model) -> None:
     """Require a step that the model can take.
 
     Raises:
-        Unfit: It cannot.
+        UnfitError: It cannot.
     """
     if len(request.values) != model.channels:
-        raise Unfit(f"values: {len(request.values)} channels, the model has {model.channels}")
+        raise UnfitError(f"values: {len(request.values)} channels, the model has {model.channels}")
 
 
 def tensors(request: PredictRequest) -> Iterator[Series]:

@@ -22,7 +22,7 @@ _DRAIN = 8
 """So many times the payload limit is read and thrown away, so that the client gets to read why."""
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """An answer before the endpoint is asked."""
 
     def __init__(self, status: int, error: str, **headers: str) -> None:
@@ -82,7 +82,7 @@ class Gate:
                 await self._app(scope, receive, send)
                 return
             await self._predict(scope, receive, send)
-        except Refusal as refusal:
+        except RefusalError as refusal:
             await _refuse(refusal, send)
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,10 +90,10 @@ class Gate:
         kind = _header(scope, b"content-type").partition(b";")[0].strip().lower()
         if kind != b"application/json":
             await self._throw_away(receive)
-            raise Refusal(415, "the body must be JSON: Content-Type: application/json")
+            raise RefusalError(415, "the body must be JSON: Content-Type: application/json")
         if self.requests >= most:
             await self._throw_away(receive)
-            raise Refusal(429, f"{most} requests are being answered; try again", Retry_After="1")
+            raise RefusalError(429, f"{most} requests are being answered; try again", Retry_After="1")
         self.requests += 1
         try:
             body = await self._body(scope, receive)
@@ -106,7 +106,7 @@ class Gate:
         try:
             return await asyncio.wait_for(self._read(scope, receive), patience)
         except asyncio.TimeoutError:
-            raise Refusal(408, f"the body took more than {patience:g} s", Connection="close") from None
+            raise RefusalError(408, f"the body took more than {patience:g} s", Connection="close") from None
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         most, body, declared = self._limits.payload, bytearray(), _header(scope, b"content-length")
@@ -114,14 +114,14 @@ class Gate:
         while not whole:
             if len(body) > most or (declared.isdigit() and int(declared) > most):
                 await self._discard(receive)
-                raise Refusal(413, f"the body is larger than {most} bytes", Connection="close")
+                raise RefusalError(413, f"the body is larger than {most} bytes", Connection="close")
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise Refusal(_GONE, "the client has left")
+                raise RefusalError(_GONE, "the client has left")
             body += message.get("body", b"")
             whole = not message.get("more_body")
         if len(body) > most:
-            raise Refusal(413, f"the body is larger than {most} bytes")
+            raise RefusalError(413, f"the body is larger than {most} bytes")
         return bytes(body)
 
     async def _throw_away(self, receive: Receive) -> None:
@@ -141,14 +141,14 @@ class Gate:
             return
         kind, _, given = _header(scope, b"authorization").partition(b" ")
         if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
-            raise Refusal(
+            raise RefusalError(
                 401, "no or the wrong token: Authorization: Bearer TOKEN", WWW_Authenticate="Bearer"
             )
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._check_stream(scope)
-        except Refusal as refusal:
+        except RefusalError as refusal:
             self._telemetry.call(scope["path"], "GET", refusal.status)
             await _refuse_stream(refusal, scope, send)
             return
@@ -163,9 +163,9 @@ class Gate:
         self._check_token(scope)
         origin = _header(scope, b"origin").decode("latin-1")
         if origin and urlsplit(origin).netloc != _header(scope, b"host").decode("latin-1"):
-            raise Refusal(403, f"a page of {origin} may not open a stream here")
+            raise RefusalError(403, f"a page of {origin} may not open a stream here")
         if self.streams >= self._limits.streams:
-            raise Refusal(429, f"{self._limits.streams} streams are open; try again", Retry_After="1")
+            raise RefusalError(429, f"{self._limits.streams} streams are open; try again", Retry_After="1")
 
 
 def _header(scope: Scope, name: bytes) -> bytes:
@@ -186,7 +186,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _encoded(refusal: Refusal) -> tuple[MutableMapping[str, Any], bytes]:
+def _encoded(refusal: RefusalError) -> tuple[MutableMapping[str, Any], bytes]:
     body = json.dumps({"error": refusal.error}).encode()
     fixed = {"content-type": "application/json", "content-length": str(len(body))}
     headers = [
@@ -195,13 +195,13 @@ def _encoded(refusal: Refusal) -> tuple[MutableMapping[str, Any], bytes]:
     return {"status": refusal.status, "headers": headers}, body
 
 
-async def _refuse(refusal: Refusal, send: Send) -> None:
+async def _refuse(refusal: RefusalError, send: Send) -> None:
     start, body = _encoded(refusal)
     await send({"type": "http.response.start", **start})
     await send({"type": "http.response.body", "body": body})
 
 
-async def _refuse_stream(refusal: Refusal, scope: Scope, send: Send) -> None:
+async def _refuse_stream(refusal: RefusalError, scope: Scope, send: Send) -> None:
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008, "reason": refusal.error})
         return

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from liquid_train.tasks.base import SequenceTask
 from liquid_train.tasks.load import Trained, load_task
 from liquid_train.tasks.network import SequenceNetwork
 
+Kind = Literal["probabilities", "values"]
 Outputs = list[list[float]]
 """[B][K]."""
 
@@ -41,7 +44,7 @@ class Model:
         self.name, self.version = name, version
         self.channels = self.network.layer.input_size
         self.outputs = self.network.linear.out_features
-        self.kind = "probabilities" if isinstance(task, LiquidClassifier) else "values"
+        self.kind: Kind = "probabilities" if isinstance(task, LiquidClassifier) else "values"
 
     @classmethod
     def load(cls, path: str) -> Model:
@@ -50,8 +53,6 @@ class Model:
         Raises:
             InputError: It is missing or damaged, or a weight is not finite.
         """
-        from pathlib import Path
-
         trained: Trained = load_task(Path(path), "serve: --ckpt")
         for name, weight in trained.task.state_dict().items():
             if weight.is_floating_point() and not bool(weight.isfinite().all()):

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from liquid_train.serve.check import Unfit
+from liquid_train.serve.check import UnfitError
 
 _LONGEST = 300
 
@@ -45,7 +45,7 @@ def answer_problems(app: FastAPI, paths: Iterable[str]) -> None:
 
     for kind, handler in (
         (RequestValidationError, invalid),
-        (Unfit, unfit),
+        (UnfitError, unfit),
         (HTTPException, http),
         (Exception, fault),
     ):

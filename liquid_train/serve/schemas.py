@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from liquid_train.serve.model import Kind
+
 _LARGEST = 3.4e38  # of float32
 Number = Annotated[float, Field(strict=True, ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
 Span = Annotated[float, Field(strict=True, ge=0, le=_LARGEST, allow_inf_nan=False)]
@@ -39,7 +41,7 @@ class PredictResponse(BaseModel):
     """The outputs, in the order of the series."""
 
     outputs: list[list[float]] = Field(description="One row for each series.")
-    kind: Literal["probabilities", "values"] = Field(description="What a row holds.")
+    kind: Kind = Field(description="What a row holds.")
     model: str
     version: str
 
@@ -69,7 +71,7 @@ class ModelInfo(BaseModel):
 
     model: str
     version: str
-    kind: Literal["probabilities", "values"]
+    kind: Kind
     channels: int
     outputs: int
     environment: str

@@ -11,7 +11,7 @@ from fastapi import WebSocket
 from pydantic import BaseModel, ValidationError
 from starlette.websockets import WebSocketDisconnect
 
-from liquid_train.serve.check import Unfit, check_step
+from liquid_train.serve.check import UnfitError, check_step
 from liquid_train.serve.model import Model, Recurrence
 from liquid_train.serve.problems import in_words
 from liquid_train.serve.schemas import Problem, StepRequest, StepResponse
@@ -81,7 +81,7 @@ class Stream:
             )
         except ValidationError as error:
             return Problem(error=in_words(error.errors()))
-        except (Unfit, OverflowError) as error:
+        except (UnfitError, OverflowError) as error:
             return Problem(error=str(error))
         self._telemetry.step(time.perf_counter() - began)
         return StepResponse(step=step, output=output)

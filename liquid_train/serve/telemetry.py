@@ -145,8 +145,10 @@ class ServeTelemetry:
     def _deployed(self, status: str, **fields: object) -> None:
         if self._session is not None:
             self._session.counts.add("model_deployments_total", 1, PLATFORM, status)
-        told = {"target_platform": PLATFORM, "duration_seconds": self._deployment.seconds, **fields}
-        self._event(f"model_deployment_{status}", **told)
+        seconds = self._deployment.seconds
+        self._event(
+            f"model_deployment_{status}", None, target_platform=PLATFORM, duration_seconds=seconds, **fields
+        )
 
     def _event(self, name: str, time_ns: int | None = None, **fields: object) -> None:
         if self._log is not None and self._session is not None:

@@ -25,7 +25,7 @@ OPERATING = ROOT / "docs" / "operating.md"
 EVERY = [*PAGES, INDEX, OPERATING]
 HEADINGS = ["Meaning", "Impact", "Diagnosis", "Mitigation", "Resolution"]
 LEVELS = {"critical": "critical", "high": "critical", "medium": "warning", "low": "warning"}
-SUBCOMMANDS = {"fit", "validate", "test", "predict", "run", "view"}
+SUBCOMMANDS = {"fit", "validate", "test", "predict", "run", "serve", "view"}
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
 pytestmark = [pytest.mark.filterwarnings(noise) for noise in tiny.LIGHTNING_NOISE]

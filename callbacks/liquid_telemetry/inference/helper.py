@@ -166,14 +166,16 @@ class Inference:
             return found
         if not self.enabled or self._closed:
             return None
-        with self.faults.guard("observer"):
+        try:
             self._counts = Counts(self._options.model_name, self.faults, self._options.registry)
             self._counts.announce(self.subject.type, self.subject.device)
             self._session = Session(self._options, self._counts, self.faults)
             _open.add(self)
-            return self._session
-        self.enabled = False
-        return None
+        except Exception as fault:
+            self.faults.report("observer", fault)
+            self.enabled = False
+            return None
+        return self._session
 
     @property
     def dir(self) -> str | None:

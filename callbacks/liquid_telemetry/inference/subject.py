@@ -67,7 +67,7 @@ def shape_of(value: Any) -> str | None:
     if isinstance(value, tuple):
         shapes = [found for found in map(shape_of, value[:_MOST]) if found is not None]
         return ", ".join(shapes) or None
-    sizes = []
+    sizes: list[int] = []
     while isinstance(value, list) and len(sizes) < _DEEPEST:
         sizes.append(len(value))
         value = value[0] if value else None

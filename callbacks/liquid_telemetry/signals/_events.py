@@ -184,7 +184,14 @@ _ALL = (
         "model_deployment_failed",
         "error",
         "It could not be served or exported.",
-        ("model_version", "target_platform", "deployment_id", "duration_seconds", "error_type", "error_message"),
+        (
+            "model_version",
+            "target_platform",
+            "deployment_id",
+            "duration_seconds",
+            "error_type",
+            "error_message",
+        ),
     ),
     Event(
         "serving_ended",

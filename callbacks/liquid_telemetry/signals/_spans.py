@@ -119,7 +119,7 @@ _ALL = (
     Span(
         _INFERENCE,
         None,
-        "A request, of the helper Inference or of liquid-train serve; its parent is the caller's span, if there is one.",
+        "A request, of the helper Inference or of liquid-train serve; its parent is the caller's span, if any.",
         ("run.id", "model.name", "input.shape", "output.shape"),
     ),
     Span("preprocess_input", _INFERENCE, "Makes tensors of what was asked.", ("input.shape",)),
