@@ -75,6 +75,8 @@ def listen(host: str, port: int, limits: Limits) -> socket.socket:
         raise InputError(
             f"serve: cannot serve at {host}:{port}: {reason}; choose another --host or --port"
         ) from error
+    # Connections inherit both. asyncio sets the first only where a socket names its protocol.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # the kernel drops a client that does not read
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.patience * 1000))
     return listener

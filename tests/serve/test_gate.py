@@ -48,6 +48,14 @@ def test_a_token_guards_what_answers(classifier):
     assert counted["/stream", "GET", 101] == 1
 
 
+def test_small_answers_do_not_wait_for_acknowledgements(classifier):
+    with serving(classifier) as served, httpx.Client(base_url=served.url) as kept:
+        assert kept.get("/live").status_code == 200
+        (connection,) = served.server.server_state.connections
+        taken = connection.transport.get_extra_info("socket")
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_no_more_requests_than_allowed_are_answered_at_once(classifier):
     go = threading.Event()
 
