@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -45,27 +46,28 @@ def serving(checkpoint, change=None, **options):
 
 
 @contextmanager
-def command(*arguments, code=143, **options):
-    """The command as a process, ended by SIGTERM."""
-    process = subprocess.Popen(
-        [*COMMAND, "--port=0", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-    try:
-        said = process.stdout.readline()
-        found = re.search(r"http://\S+", said)
-        assert found, said + process.stderr.read()
-        yield SimpleNamespace(url=found[0], process=process, said=said)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == code, process.stderr.read()
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
+def command(*arguments, code=143):
+    """The command as a process, ended by SIGTERM unless it has ended."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "--port=0", *map(str, arguments)], stdout=subprocess.PIPE, stderr=log, text=True
+        )
+
+        def told():
+            log.seek(0)
+            return log.read()
+
+        try:
+            said = process.stdout.readline()
+            found = re.search(r"http://\S+", said)
+            assert found, said + told()
+            yield SimpleNamespace(url=found[0], process=process, told=told)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == code, told()
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
 
 def asked(series, timespans=None, lengths=None):

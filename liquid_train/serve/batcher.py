@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from traceback import clear_frames
 
 from liquid_train.data.batch import Series
 from liquid_train.serve.model import Outputs
@@ -70,7 +71,10 @@ class Batcher:
         """Return the answer to one request; what the model raises for it is raised here."""
         waiting = _Waiting(series, asyncio.get_running_loop().create_future())
         self._queue.put_nowait(waiting)
-        return await waiting.answer
+        try:
+            return await waiting.answer
+        finally:
+            del waiting  # an exception would hold it, and it the exception
 
     async def _work(self) -> None:
         while True:
@@ -110,6 +114,7 @@ class Batcher:
         try:
             outputs = await loop.run_in_executor(self._executor, self._predict, series)
         except Exception as error:
+            clear_frames(error.__traceback__)  # their tensors may be what there was no memory for
             if len(batch) == 1:
                 _settle(batch[0], error)
                 return

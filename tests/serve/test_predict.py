@@ -1,7 +1,9 @@
 """POST /predict: the numbers of trainer.predict, together or alone, and clear refusals."""
 
+import gc
 import json
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -112,6 +114,28 @@ def test_one_that_fails_does_not_fail_the_others(classifier):
         assert [one.result() for one in found] == [200, 500, 200, 500, 200, 200]
         said = served.client.get("/metrics").text
     assert 'liquid_nn_api_calls_total{endpoint="/predict",method="POST",status="500"} 2.0' in said
+
+
+def test_what_a_failed_batch_held_is_let_go_at_once(classifier):
+    """Not when the garbage collector comes by: it may be the memory that the next request needs."""
+    gone = threading.Event()
+
+    def change(model):
+        def predict(series, most):
+            held = torch.zeros(1000)
+            weakref.finalize(held, gone.set)
+            raise RuntimeError("no memory")
+
+        model.predict = predict
+
+    with serving(classifier, change) as served:
+        gc.collect()
+        gc.disable()
+        try:
+            assert served.client.post("/predict", json=asked([[[1]]])).status_code == 500
+            assert gone.is_set()
+        finally:
+            gc.enable()
 
 
 def test_like_lengths_go_together():
