@@ -94,6 +94,14 @@ def test_a_function_that_names_no_steps_is_the_forward_pass(workshop, model):
     assert root["attributes"][f"{NAMESPACE}output.shape"] == "[5, 3]"
 
 
+def test_a_module_is_a_function_too(workshop, model):
+    with Inference(model) as inference:
+        answer = inference(model)
+        assert answer(torch.zeros(2, 4)).shape == (2, 3)
+    assert set(vars(answer)) == {"__wrapped__"}
+    assert only_run().metrics[REQUESTS] == {LINEAR: 1}
+
+
 def test_what_is_emitted_is_declared(workshop, model):
     with Inference(model) as inference:
         classify_with(inference, model)([[0.0] * 4])

@@ -139,9 +139,11 @@ class Inference:
             raise TypeError(
                 f"{function.__name__} is a generator function: its call does no work; put `with request():` in it"
             )
+        # A module's __dict__ is no function's.
+        like = wraps(function) if inspect.isroutine(function) else wraps(function, updated=())
         if inspect.iscoroutinefunction(function):
 
-            @wraps(function)
+            @like
             async def answer_later(*args: P.args, **kwargs: P.kwargs) -> Any:
                 with self.request() as request:
                     result = await function(*args, **kwargs)
@@ -150,7 +152,7 @@ class Inference:
 
             return cast("Callable[P, R]", answer_later)
 
-        @wraps(function)
+        @like
         def answer(*args: P.args, **kwargs: P.kwargs) -> R:
             with self.request() as request:
                 result = function(*args, **kwargs)
