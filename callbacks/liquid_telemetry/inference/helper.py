@@ -140,10 +140,10 @@ class Inference:
                 f"{function.__name__} is a generator function: its call does no work; put `with request():` in it"
             )
         # A module's __dict__ is no function's.
-        like = wraps(function) if inspect.isroutine(function) else wraps(function, updated=())
+        shared = ("__dict__",) if inspect.isroutine(function) else ()
         if inspect.iscoroutinefunction(function):
 
-            @like
+            @wraps(function, updated=shared)
             async def answer_later(*args: P.args, **kwargs: P.kwargs) -> Any:
                 with self.request() as request:
                     result = await function(*args, **kwargs)
@@ -152,7 +152,7 @@ class Inference:
 
             return cast("Callable[P, R]", answer_later)
 
-        @like
+        @wraps(function, updated=shared)
         def answer(*args: P.args, **kwargs: P.kwargs) -> R:
             with self.request() as request:
                 result = function(*args, **kwargs)
