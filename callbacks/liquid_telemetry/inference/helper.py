@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import inspect
 import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_open: weakref.WeakSet[Inference] = weakref.WeakSet()
+_all: weakref.WeakSet[Inference] = weakref.WeakSet()
 
 
 class Inference:
@@ -96,7 +97,8 @@ class Inference:
         self.faults = Faults()
         self._session: Session | None = None
         self._closed = False
-        self._counts: Counts | None = None
+        self._opening = threading.Lock()
+        _all.add(self)
 
     @classmethod
     def with_options(cls, subject: Subject, options: SessionOptions) -> Self:
@@ -168,11 +170,16 @@ class Inference:
             return found
         if not self.enabled or self._closed:
             return None
+        with self._opening:
+            return self._open()
+
+    def _open(self) -> Session | None:
+        if self._session is not None and self._session.pid == os.getpid():
+            return self._session  # by another thread, meanwhile
         try:
-            self._counts = Counts(self._options.model_name, self.faults, self._options.registry)
-            self._counts.announce(self.subject.type, self.subject.device)
-            self._session = Session(self._options, self._counts, self.faults)
-            _open.add(self)
+            counts = Counts(self._options.model_name, self.faults, self._options.registry)
+            counts.announce(self.subject.type, self.subject.device)
+            self._session = Session(self._options, counts, self.faults)
         except Exception as fault:
             self.faults.report("observer", fault)
             self.enabled = False
@@ -199,7 +206,12 @@ class Inference:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session": None, "_counts": None, "faults": Faults()}
+        stay = ("_session", "_opening", "faults")
+        return {name: value for name, value in self.__dict__.items() if name not in stay}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, faults=Faults(), _session=None, _opening=threading.Lock())
+        _all.add(self)
 
 
 def _conclude(request: Request | NoStep, args: tuple[Any, ...], result: Any) -> None:
@@ -212,5 +224,15 @@ def _conclude(request: Request | NoStep, args: tuple[Any, ...], result: Any) -> 
 
 @atexit.register
 def _close_all() -> None:
-    for inference in list(_open):
+    for inference in list(_all):
         inference.close()
+
+
+def _renew_locks() -> None:
+    """One that another thread held at the fork would never be free."""
+    for inference in list(_all):
+        inference._opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
