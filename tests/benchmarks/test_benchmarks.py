@@ -39,6 +39,7 @@ def test_every_part_within_one_process_prints_its_table():
     assert [row for rows in ROWS.values() for row in rows if row not in done.stdout] == []
 
 
+@pytest.mark.slow
 def test_the_parts_in_new_interpreters_take_what_one_fit_prints():
     options = {"batches": 20, "telemetry": {"otlp_endpoint": "http://127.0.0.1:9"}}
     done = run("benchmarks.telemetry.one_fit", json.dumps(options))

@@ -57,7 +57,7 @@ def check_one_run(exporter):
     assert exporter.totals("Model") == {"started/": 1, "completed/": 1}
     (run,) = runs()
     files = {path.name for path in run.dir.iterdir()}
-    assert files == {
+    assert files - {"history.jsonl"} == {
         "telemetry.json",
         "events.jsonl",
         "events.rank1.jsonl",
@@ -78,12 +78,15 @@ def check_one_trace(run):
     assert {span["resource"]["liquid_train.rank"] for span in other} == {1}
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("strategy", "fails", "rank"),
     [
         ("ddp", "training_step", 1),
-        ("ddp", "data", -1),
-        ("ddp_spawn", "training_step", 1),
+        pytest.param("ddp", "data", -1, marks=SLOW),
+        pytest.param("ddp_spawn", "training_step", 1, marks=SLOW),
         ("ddp_spawn", "data", -1),
     ],
 )
@@ -111,14 +114,11 @@ def told(run, name):
     return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
-SLOW = pytest.mark.slow
-
-
 @pytest.mark.parametrize(
     ("strategy", "fails", "key", "signalled"),
     [
         ("ddp", "kill", "failed/killed", 9),
-        ("ddp_spawn", "kill", "failed/killed", 9),
+        pytest.param("ddp_spawn", "kill", "failed/killed", 9, marks=SLOW),
         ("ddp_spawn", "exit", "failed/exited", None),
         pytest.param("ddp", "segfault", "failed/crashed", 11, marks=SLOW),
         pytest.param("ddp_spawn", "segfault", "failed/crashed", 11, marks=SLOW),

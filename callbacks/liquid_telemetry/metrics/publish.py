@@ -166,7 +166,7 @@ class Publisher:
         return {"metrics_url": url, "spool": os.fspath(self._spool)}
 
     def _announce(self, address: ExporterAddress) -> None:
-        _tell(f"run {self._run.run_id} at {address.url}/metrics")
+        _tell(f"run {self._run.run_id}: live page {address.url}/, metrics {address.url}/metrics")
         remark = address.remark(self._host, self._port)
         if remark is not None:
             _log.warning("%s", remark)
