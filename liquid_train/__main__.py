@@ -12,6 +12,8 @@ from liquid_train.errors import InputError
 INTERRUPTED = 130
 COMMANDS = {
     "run": "liquid_train.cli.launch:run",
+    "export": "liquid_train.cli.export:export",
+    "bench": "liquid_train.cli.bench:bench",
     "serve": "liquid_train.cli.serve:serve",
     "view": "liquid_train.cli.view:view",
 }

@@ -6,7 +6,7 @@ units, K outputs of the network, O outputs of the layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -144,8 +144,26 @@ class WholeSequences(Program):
             return kept, []
 
         steps_first = [inputs.transpose(0, 1), timespans.transpose(0, 1)[..., None], live]
-        (last, *state), _ = scan(step, [last, *self._start(inputs)], steps_first)
+        last, *state = _over_steps(step, [last, *self._start(inputs)], steps_first)
         return self._answer(last, state)
+
+
+Carry = list[Tensor]
+
+
+def _over_steps(
+    step: Callable[[Carry, Carry], tuple[Carry, Carry]], carry: Carry, steps: Sequence[Tensor]
+) -> Carry:
+    """Run `step` over the first dimension of `steps`: as one loop of the exported graph, else by hand.
+
+    Called outside an export, `scan` would compile for every shape anew.
+    """
+    if torch.compiler.is_exporting():
+        carry, _ = scan(step, carry, list(steps))
+        return carry
+    for now in zip(*steps, strict=True):
+        carry, _ = step(carry, list(now))
+    return carry
 
 
 class OneStep(Program):

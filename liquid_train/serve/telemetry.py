@@ -13,6 +13,7 @@ from liquid_telemetry.inference.helper import Inference
 from liquid_telemetry.inference.session import Session, SessionOptions
 from liquid_telemetry.inference.subject import Subject
 from liquid_telemetry.logs.events import EventLog
+from liquid_telemetry.signals import DEPLOYMENT_STATUSES
 from liquid_train.serve.model import Model
 from liquid_train.serve.settings import Settings
 
@@ -65,8 +66,8 @@ class ServeTelemetry:
         self._log: EventLog | None = None
         session = self._session = self.inference.session()
         if session is not None:
-            for status in ("completed", "failed"):
-                session.counts.add("model_deployments_total", 0, PLATFORM, status)
+            for status in DEPLOYMENT_STATUSES:
+                session.counts.add("model_deployments_total", status == "started", PLATFORM, status)
             info = session.info
             self._log = EventLog(info.dir / "events.jsonl", info.run_id, info.model_name)
         self._event("model_deployment_started", deployment.began_ns, target_platform=PLATFORM)

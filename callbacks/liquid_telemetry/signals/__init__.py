@@ -6,6 +6,7 @@ exporter process can import it without torch.
 
 from liquid_telemetry.signals._events import EVENTS, LOG_TAIL, Event
 from liquid_telemetry.signals._metrics import (
+    DEPLOYMENT_STATUSES,
     FAILURE_REASONS,
     INTERRUPTION_REASONS,
     JOB_STATES,
@@ -19,6 +20,7 @@ from liquid_telemetry.signals._spans import ATTRIBUTES, NAMESPACE, REQUEST_SPANS
 
 __all__ = [
     "ATTRIBUTES",
+    "DEPLOYMENT_STATUSES",
     "EVENTS",
     "FAILURE_REASONS",
     "INTERRUPTION_REASONS",

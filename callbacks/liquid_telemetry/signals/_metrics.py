@@ -26,6 +26,8 @@ BATCH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 EPOCH_BUCKETS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 CHECKPOINT_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 INFERENCE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
+BENCHMARK_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1)
+DEPLOYMENT_STATUSES = ("started", "completed", "failed")
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,30 @@ _ALL = (
         model_labelled=False,
     ),
     Metric(
+        "benchmark_duration_seconds",
+        "histogram",
+        "Wall time of one inference in liquid-train bench.",
+        (),
+        "seconds",
+        BENCHMARK_BUCKETS,
+        model_labelled=False,
+        source="command",
+    ),
+    Metric(
+        "performance_regression",
+        "gauge",
+        "1 where the last benchmark of the model was slower than its baseline allows, else 0.",
+        source="command",
+    ),
+    Metric(
+        "model_deployments_total",
+        "counter",
+        "Deployments that began (started), went well (completed) or did not (failed).",
+        ("target_platform", "status"),
+        model_labelled=False,
+        source="command",
+    ),
+    Metric(
         "api_calls_total",
         "counter",
         "Requests to the HTTP endpoints of the exporter and of liquid-train serve.",
@@ -245,14 +271,6 @@ _ALL = (
         "gauge",
         "Models that liquid-train serve serves now.",
         ("environment",),
-        model_labelled=False,
-        source="command",
-    ),
-    Metric(
-        "model_deployments_total",
-        "counter",
-        "Deployments by how they ended: completed or failed.",
-        ("target_platform", "status"),
         model_labelled=False,
         source="command",
     ),
