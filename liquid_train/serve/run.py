@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import uvicorn
@@ -18,6 +19,8 @@ from liquid_train.serve.settings import Limits, Settings
 from liquid_train.serve.telemetry import Deployment, ServeTelemetry
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_TICKS = 5
+"""Of uvicorn, a tenth of a second each."""
 _SPARE = 64
 """Connections besides those of requests and streams: probes, scrapes, and those that are idle."""
 
@@ -121,6 +124,7 @@ class Uvicorn(uvicorn.Server):
         logging.getLogger("uvicorn.error").addFilter(_Known())
         self._model, self._settings, self._telemetry = model, settings, telemetry
         self._address = listener.getsockname()
+        self._silent: dict[Any, float] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to serve, then say so."""
@@ -139,3 +143,13 @@ class Uvicorn(uvicorn.Server):
                 f"liquid-train: {host} is reached from other machines and no token is asked for; "
                 "set --token-file or --token-env\n"
             )
+
+    async def on_tick(self, counter: int) -> bool:
+        """Drop connections that have not sent the head of a request in time; uvicorn waits for those without end."""
+        if counter % _TICKS == 0:
+            now, patience = time.monotonic(), self._settings.limits.patience
+            silent = [one for one in self.server_state.connections if getattr(one, "cycle", self) is None]
+            self._silent = {one: self._silent.get(one, now) for one in silent}
+            for connection in [one for one, since in self._silent.items() if now - since > patience]:
+                connection.transport.abort()
+        return await super().on_tick(counter)

@@ -1,5 +1,6 @@
 """Before the endpoints: token, numbers, times; and what every call leaves in the metrics."""
 
+import contextlib
 import re
 import socket
 import threading
@@ -98,6 +99,22 @@ def test_a_body_that_does_not_come_is_not_waited_for(classifier):
         eventually(lambda: served.server.config.app.requests == 0)
         eventually(lambda: ("/predict", "POST", 499) in calls(served))
         assert calls(served)["/predict", "POST", 408] == 1
+
+
+@pytest.mark.parametrize("head", [b"", b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Slow:"], ids=["none", "half"])
+def test_the_head_of_a_request_is_not_waited_for_without_end(classifier, head):
+    with (
+        serving(classifier, patience=0.3) as served, socket.create_connection(served.server._address[:2]) as silent,
+        httpx.Client(base_url=served.url) as kept,
+    ):
+        assert kept.get("/live").status_code == 200
+        silent.sendall(head)
+        silent.settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            assert silent.recv(100) == b""
+        (connection,) = served.server.server_state.connections
+        assert kept.get("/live").status_code == 200, "one that has asked before is kept"
+        assert connection in served.server.server_state.connections
 
 
 def test_probes_and_labels_that_are_bounded(classifier):
