@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import sys
@@ -40,6 +41,8 @@ def serve(settings: Settings) -> None:
         reason = "fault"
         try:
             server = Uvicorn(model, settings, telemetry, listener)
+            gc.collect()
+            gc.freeze()  # what was imported stays: to look through it again holds up every request for half a second
             server.run(sockets=[listener])
             reason = "closed"
         except KeyboardInterrupt:
