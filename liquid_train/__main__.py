@@ -17,6 +17,7 @@ COMMANDS = {
     "logs": "liquid_train.cli.logs:logs",
     "export": "liquid_train.cli.export:export",
     "bench": "liquid_train.cli.bench:bench",
+    "serve": "liquid_train.cli.serve:serve",
     "view": "liquid_train.cli.view:view",
 }
 """Subcommands that are no LightningCLI's, and the functions that get their arguments and return the exit code."""

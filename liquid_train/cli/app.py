@@ -37,6 +37,7 @@ examples:
   liquid-train logs runs                               rates, failures, slow epochs and anomalies of event logs
   liquid-train export --ckpt runs/RUN/checkpoints/best.ckpt --target onnx     files that run without liquid-train
   liquid-train bench --ckpt runs/RUN/checkpoints/best.ckpt     how fast it infers; slower than before?
+  liquid-train serve --ckpt runs/RUN/checkpoints/best.ckpt                predictions over HTTP
   liquid-train run -- python train.py                  any command, in a container too; see run --help
   liquid-train doctor                                  is this machine and the stack well, and what to do
   liquid-train fit --help                              every option of a subcommand

@@ -18,7 +18,7 @@ from liquid_telemetry.signals._metrics import (
     STAGES,
     Metric,
 )
-from liquid_telemetry.signals._spans import ATTRIBUTES, NAMESPACE, SPANS, TRACER, Span
+from liquid_telemetry.signals._spans import ATTRIBUTES, NAMESPACE, REQUEST_SPANS, SPANS, TRACER, Span
 
 __all__ = [
     "ATTRIBUTES",
@@ -34,6 +34,7 @@ __all__ = [
     "PREFIX",
     "RANK_METRICS",
     "RANK_STATS",
+    "REQUEST_SPANS",
     "SPANS",
     "STAGES",
     "TRACER",

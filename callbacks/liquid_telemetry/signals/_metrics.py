@@ -254,7 +254,7 @@ _ALL = (
     Metric(
         "inference_duration_seconds",
         "histogram",
-        "Wall time of a batch of validation, test or predict.",
+        "Wall time of an inference: a batch of validation, test or predict, or a request.",
         (),
         "seconds",
         INFERENCE_BUCKETS,
@@ -263,7 +263,7 @@ _ALL = (
     Metric(
         "inference_requests_total",
         "counter",
-        "Batches of validation, test and predict, by class of the module and device.",
+        "Batches of validation, test and predict, and requests, by class of the module and device.",
         ("model_type", "device"),
         model_labelled=False,
     ),
@@ -294,10 +294,18 @@ _ALL = (
     Metric(
         "api_calls_total",
         "counter",
-        "Requests to the HTTP endpoints.",
+        "Requests to the HTTP endpoints of the exporter and of liquid-train serve.",
         ("endpoint", "method", "status"),
         model_labelled=False,
-        source="exporter",
+        source="command",
+    ),
+    Metric(
+        "active_models",
+        "gauge",
+        "Models that liquid-train serve serves now.",
+        ("environment",),
+        model_labelled=False,
+        source="command",
     ),
 )
 
