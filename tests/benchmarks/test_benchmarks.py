@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tiny import LIGHTNING_NOISE
 
+from benchmarks.nn import cases, parts
+from benchmarks.nn.__main__ import main as networks
 from benchmarks.telemetry.__main__ import main
 from benchmarks.telemetry.own import BLOCK, EPOCH, measure_own
 from benchmarks.telemetry.variants import ours
@@ -88,3 +90,13 @@ def test_logs_are_counted_alike_by_both_ways():
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("0.00 GB, 5,")
     assert "; counts equal" in done.stdout
+
+
+def test_the_tables_of_the_networks(monkeypatch, capsys):
+    monkeypatch.setattr(parts, "MEMORY", cases.MEMORY[:1])
+    monkeypatch.setattr(parts, "STEPS", cases.STEPS[-1:])
+    monkeypatch.setattr(sys, "argv", ["benchmarks.nn", "memory", "steps", "--rounds=1"])
+    networks()
+    printed = capsys.readouterr().out
+    assert "| CfC-64, batch 64, length 64 | 9.1 | 9.1 | 6.2 |" in printed
+    assert "| LTC-32 dense |" in printed
