@@ -72,7 +72,11 @@ def test_more_confidence_is_a_wider_interval():
         ((1.2, 1.05, 1.3), (1.2, 1.12, 1.3), "unclear"),  # the interval reaches below what is allowed
         ((1.5, 1.40, 1.6), (1.0, 0.95, 1.05), "unclear"),  # the machine was as much slower
         ((1.0, 0.95, 1.09), (1.0, 0.90, 1.2), "same"),
-        ((1.08, 1.06, 1.09), (1.08, 1.06, 1.09), "same"),  # slower for certain, but by no more than is allowed
+        (
+            (1.08, 1.06, 1.09),
+            (1.08, 1.06, 1.09),
+            "same",
+        ),  # slower for certain, but by no more than is allowed
         ((0.5, 0.4, 0.6), (0.5, 0.4, 0.6), "faster"),
         ((0.5, 0.4, 0.6), (1.0, 0.9, 1.1), "unclear"),
     ],
