@@ -6,7 +6,7 @@ CONFIG ?= configs/japanese_vowels_cfc.yaml
 COMPOSE ?= docker compose --file monitoring/compose.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-slow lint rules notebooks dashboards stack stack-down screenshots failures overhead soak check-wheel clean
+.PHONY: help venv run test test-slow lint rules notebooks dashboards stack stack-down screenshots failures overhead soak bench check-wheel clean
 
 help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ overhead: .venv/.test ## Measure what observing costs, beside other ways (nine m
 
 soak: .venv/.test ## Watch 200,000 batches under scrapes: is anything growing? (three minutes)
 	$(BIN)/python -m benchmarks.soak
+
+bench: .venv/.test ## Measure CfC and LTC beside ncps, LSTM and GRU (eight minutes)
+	$(BIN)/python -m benchmarks.nn
 
 check-wheel: .venv/.test ## Build the wheel, train one epoch from it in an empty venv
 	PYTHON=$(PYTHON) .ci/check-wheel

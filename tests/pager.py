@@ -143,6 +143,7 @@ def shipped_prometheus(
     *,
     interval: str | None = "1s",
     spools: Sequence[Path] = (),
+    patience: str | None = None,
 ) -> Iterator[Prometheus]:
     """The shipped configuration and rules.
 
@@ -152,11 +153,15 @@ def shipped_prometheus(
         alerts_to: Where alerts go.
         interval: Between scrapes, and between evaluations of the rules; None as shipped.
         spools: Whose ``targets.json`` are read as well; :func:`link` adds others later.
+        patience: Of every alert (``for``); None as shipped.
     """
     (home / "targets").mkdir(parents=True)
     for spool in spools:
         link(home, spool)
-    (home / "alerts.yml").write_text((MONITORING / "prometheus" / "alerts.yml").read_text())
+    rules = (MONITORING / "prometheus" / "alerts.yml").read_text()
+    if patience is not None:
+        rules = re.sub(r"\bfor: \w+", f"for: {patience}", rules)
+    (home / "alerts.yml").write_text(rules)
     port = free_port()
     text = (MONITORING / "prometheus" / "prometheus.yml").read_text()
     for old, new in {"9464": exporter_port, "9093": alerts_to.url.rpartition(":")[2], "9090": port}.items():

@@ -31,10 +31,11 @@ def summary(
     lines.append(("run directory", str(run_dir)))
     if telemetry_run is not None:
         if telemetry_run.metrics_url:
-            lines.append(("page", str(telemetry_run.metrics_url).removesuffix("metrics")))
+            lines.append(("live page", str(telemetry_run.metrics_url).removesuffix("metrics")))
             lines.append(("metrics", str(telemetry_run.metrics_url)))
         lines.append(("events", f"tail -f {run_dir / 'events.jsonl'}"))
         lines.append(("traces", str(run_dir / "traces.jsonl")))
+        lines.append(("afterwards", f"liquid-train view {run_dir}"))
     width = max(len(name) for name, _ in lines)
     return "".join(f"{name.ljust(width)}  {value}\n" for name, value in lines)
 

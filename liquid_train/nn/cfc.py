@@ -7,7 +7,7 @@ from ncps.wirings import Wiring
 
 from liquid_train.nn._checks import check_at_least, check_choice
 from liquid_train.nn.cfc_cell import ACTIVATIONS, CfCCell
-from liquid_train.nn.layer import LiquidLayer
+from liquid_train.nn.layer import Fast, LiquidLayer
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
 
 
@@ -31,6 +31,8 @@ class CfC(LiquidLayer):
         backbone_layers: Number of backbone layers, 1 by default. Not with a wiring.
         backbone_dropout: Dropout in the backbone, 0 by default. Not with a wiring.
         strict_wiring: Follow the wiring to the letter instead of as ``ncps`` does; see ``WiredCfCCell``.
+        fast: Whether to run whole sequences at once, much faster with the same numbers: ``"auto"`` where
+            that can serve, True to raise an error where it cannot, False for the plain loop.
 
     Raises:
         ValueError: If an argument is outside the values above.
@@ -53,6 +55,7 @@ class CfC(LiquidLayer):
         backbone_dropout: float | None = None,
         *,
         strict_wiring: bool = False,
+        fast: Fast = "auto",
     ) -> None:
         check_choice("activation", activation, ACTIVATIONS)
         wired = isinstance(units, Wiring)
@@ -74,7 +77,7 @@ class CfC(LiquidLayer):
                 1 if backbone_layers is None else backbone_layers,
                 0.0 if backbone_dropout is None else backbone_dropout,
             )
-        super().__init__(cell, proj_size, return_sequences, batch_first, mixed_memory)
+        super().__init__(cell, proj_size, return_sequences, batch_first, mixed_memory, fast)
         self.wired_mode = wired
 
     @property

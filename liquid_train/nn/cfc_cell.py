@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from liquid_train.nn._checks import check_at_least, check_channels, check_choice, time_column
+from liquid_train.nn.native.cells import cfc_step
+from liquid_train.nn.native.step import quick_step
 
 MODES = ("default", "pure", "no_gate")
 
@@ -58,9 +60,14 @@ class CfCCell(nn.Module):
         sparsity_mask: Array ``[K, H]``; the heads ff1 and ff2 keep only the weights where it is not zero.
         strict_wiring: Mask the time gates as well, and keep the mask's zeros when a state dict is loaded.
 
+    Attributes:
+        fast: Whether kernels in C++ may run steps without autograd, with the same numbers.
+
     Raises:
         ValueError: If an argument is outside the values above.
     """
+
+    fast = True
 
     def __init__(
         self,
@@ -138,8 +145,12 @@ class CfCCell(nn.Module):
         Returns:
             The new hidden state ``[B, H]`` twice: as output and as state.
         """
-        check_channels(input, self.input_size)
         ts = time_column("ts", ts, hx)
+        if self.fast:
+            result = quick_step(self, cfc_step, input, hx, ts)
+            if result is not None:
+                return result
+        check_channels(input, self.input_size)
         z = torch.cat([input, hx], 1)
         if self.backbone is not None:
             z = self.backbone(z)
@@ -220,4 +231,4 @@ def _head_mask(mask: npt.NDArray[Any] | None, features: int, hidden_size: int) -
             f"sparsity_mask has shape {mask.shape}: "
             f"give one row per feature of the heads and one column per hidden unit, {(features, hidden_size)}"
         )
-    return np.asarray(np.abs(mask.T))
+    return np.ascontiguousarray(np.abs(mask.T))

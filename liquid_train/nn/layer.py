@@ -8,15 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from liquid_train.nn._checks import check_at_least
+from liquid_train.nn._checks import check_at_least, check_choice
 from liquid_train.nn.arguments import Hidden, Lengths, Timespans, arrange, initial_state
 from liquid_train.nn.cfc_cell import CfCCell
+from liquid_train.nn.fast import run_fast, why_not
 from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.memory_cell import MemoryCell
+from liquid_train.nn.native.step import MOST_SAMPLES
+from liquid_train.nn.sequences import Sequences
 from liquid_train.nn.unroll import unroll
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
 
 Cell = CfCCell | WiredCfCCell | LTCCell
+Fast = bool | str
 
 
 class LiquidLayer(nn.Module):
@@ -28,6 +32,8 @@ class LiquidLayer(nn.Module):
         return_sequences: Whether to return the output of every step or only each sequence's last.
         batch_first: Whether sequences come as ``[B, T, C]`` or ``[T, B, C]``.
         mixed_memory: Whether to put a memory cell before the liquid cell.
+        fast: Whether to run whole sequences at once: True, False for the plain loop over the steps, or
+            ``"auto"`` for True where that can serve.
 
     Attributes:
         input_size: Input channels C.
@@ -42,10 +48,16 @@ class LiquidLayer(nn.Module):
         return_sequences: bool,
         batch_first: bool,
         mixed_memory: bool,
+        fast: Fast,
     ) -> None:
         super().__init__()
         if proj_size is not None:
             check_at_least("proj_size", proj_size, 1)
+        check_choice("fast", fast, (True, False, "auto"))
+        self.fast = fast
+        for module in rnn_cell.modules():
+            if isinstance(module, CfCCell | LTCCell):
+                module.fast = fast is not False
         self.input_size = rnn_cell.sensory_size
         self.state_size = rnn_cell.state_size
         self.output_size = rnn_cell.output_size if proj_size is None else proj_size
@@ -92,15 +104,12 @@ class LiquidLayer(nn.Module):
 
         Raises:
             ValueError: If a shape does not fit that of the input, or a length is not between 0 and T.
-                Lengths on an accelerator are not checked for their range.
+                Lengths on an accelerator are not checked for their range. Also if ``fast=True`` and the fast
+                path cannot serve the call.
         """
         sequences = arrange(input, timespans, lengths, self.input_size, self.batch_first)
         state = initial_state(hx, sequences, self.state_size, self.use_mixed)
-        steps, state = unroll(self.rnn_cell, self.lstm, sequences, state)
-        if steps:
-            outputs = torch.stack(steps, sequences.time_dim)
-        else:
-            outputs = sequences.inputs.new_zeros(*sequences.inputs.shape[:2], self.rnn_cell.output_size)
+        outputs, state = self._run(sequences, state)
         output: Tensor | PackedSequence
         if self.return_sequences:
             output = sequences.restore(self.fc(outputs))
@@ -108,3 +117,20 @@ class LiquidLayer(nn.Module):
             output = sequences.restore_last(self.fc(sequences.last(outputs)))
         state = tuple(map(sequences.restore_state, state))
         return output, (state[0], state[1]) if self.use_mixed else state[0]
+
+    def _run(self, sequences: Sequences, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the outputs of all steps ``[B, T, O]`` and the state at each sequence's end."""
+        steps = sequences.inputs.shape[sequences.time_dim]
+        if steps == 0:
+            return sequences.inputs.new_zeros(*sequences.inputs.shape[:2], self.rnn_cell.output_size), state
+        # The cell's own step is quicker than what surrounds a sequence.
+        streams = steps == 1 and sequences.batch_size <= MOST_SAMPLES and not torch.is_grad_enabled()
+        if self.fast is True or (self.fast == "auto" and not streams):
+            reason = why_not(self.rnn_cell, self.lstm, sequences.inputs, sequences.timespans, state)
+            if reason is None:
+                whole, end = run_fast(self.rnn_cell, sequences, state[0])
+                return whole, (end,)
+            if self.fast is True:
+                raise ValueError(f"fast=True but {reason}: use fast='auto' or fast=False")
+        outputs, state = unroll(self.rnn_cell, self.lstm, sequences, state)
+        return torch.stack(outputs, sequences.time_dim), state

@@ -6,7 +6,7 @@ Source: Hasani et al. 2021, "Liquid time-constant networks", arXiv 2006.04439.
 from ncps.wirings import FullyConnected, Wiring
 
 from liquid_train.nn._checks import check_at_least
-from liquid_train.nn.layer import LiquidLayer
+from liquid_train.nn.layer import Fast, LiquidLayer
 from liquid_train.nn.ltc_cell import LTCCell
 
 
@@ -28,6 +28,8 @@ class LTC(LiquidLayer):
         epsilon: Small conductance that keeps the solver's denominator from zero.
         implicit_param_constraints: Keep parameters positive by a softplus; when False, call
             ``apply_weight_constraints`` after each optimizer step.
+        fast: Whether to run whole sequences at once, much faster with the same numbers: ``"auto"`` where
+            that can serve, True to raise an error where it cannot, False for the plain loop.
 
     Raises:
         ValueError: If an argument is outside the values above.
@@ -47,6 +49,8 @@ class LTC(LiquidLayer):
         ode_unfolds: int = 6,
         epsilon: float = 1e-8,
         implicit_param_constraints: bool = True,
+        *,
+        fast: Fast = "auto",
     ) -> None:
         if not isinstance(units, Wiring):
             check_at_least("units", units, 1)
@@ -60,7 +64,7 @@ class LTC(LiquidLayer):
             epsilon,
             implicit_param_constraints,
         )
-        super().__init__(cell, None, return_sequences, batch_first, mixed_memory)
+        super().__init__(cell, None, return_sequences, batch_first, mixed_memory, fast)
 
     @property
     def wiring(self) -> Wiring:

@@ -12,6 +12,8 @@ from ncps.wirings import Wiring
 from torch import Tensor, nn
 
 from liquid_train.nn._checks import check_at_least, check_channels, check_choice, time_column
+from liquid_train.nn.native.cells import ltc_step
+from liquid_train.nn.native.step import quick_step
 from liquid_train.nn.wired_cell import WiredCell
 
 MAPPINGS = ("affine", "linear", None)
@@ -55,10 +57,14 @@ class LTCCell(WiredCell):
         implicit_param_constraints: Keep ``w``, ``sensory_w``, ``cm`` and ``gleak`` positive by a softplus.
             When False they are used as they are: call ``apply_weight_constraints`` after each optimizer step.
 
+    Attributes:
+        fast: Whether kernels in C++ may run steps without autograd, with the same numbers.
+
     Raises:
         ValueError: If a mapping is unknown, or the wiring does not fit ``in_features``.
     """
 
+    fast = True
     sparsity_mask: Tensor
     sensory_sparsity_mask: Tensor
 
@@ -132,8 +138,12 @@ class LTCCell(WiredCell):
         Returns:
             The output ``[B, M]`` and the new membrane potentials ``[B, H]``.
         """
-        check_channels(inputs, self.sensory_size)
         elapsed_time = time_column("elapsed_time", elapsed_time, states)
+        if self.fast:
+            result = quick_step(self, ltc_step, inputs, states, elapsed_time)
+            if result is not None:
+                return result
+        check_channels(inputs, self.sensory_size)
         inputs = _affine(inputs, self.input_w, self.input_b)
         new_states = self._solve(inputs, states, elapsed_time)
         return _affine(new_states[:, : self.motor_size], self.output_w, self.output_b), new_states

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tiny import LIGHTNING_NOISE
 
+from benchmarks.nn import cases, parts
+from benchmarks.nn.__main__ import main as networks
 from benchmarks.telemetry.__main__ import main
 from benchmarks.telemetry.own import BLOCK, EPOCH, measure_own
 from benchmarks.telemetry.variants import ours
@@ -39,6 +41,7 @@ def test_every_part_within_one_process_prints_its_table():
     assert [row for rows in ROWS.values() for row in rows if row not in done.stdout] == []
 
 
+@pytest.mark.slow
 def test_the_parts_in_new_interpreters_take_what_one_fit_prints():
     options = {"batches": 20, "telemetry": {"otlp_endpoint": "http://127.0.0.1:9"}}
     done = run("benchmarks.telemetry.one_fit", json.dumps(options))
@@ -80,3 +83,20 @@ def test_a_short_soak_counts_exactly():
     done = run("benchmarks.soak", "--batches=2000")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "every count is exact"
+
+
+def test_logs_are_counted_alike_by_both_ways():
+    done = run("benchmarks.logs", "--gigabytes=0.003", "--repeats=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0.00 GB, 5,")
+    assert "; counts equal" in done.stdout
+
+
+def test_the_tables_of_the_networks(monkeypatch, capsys):
+    monkeypatch.setattr(parts, "MEMORY", cases.MEMORY[:1])
+    monkeypatch.setattr(parts, "STEPS", cases.STEPS[-1:])
+    monkeypatch.setattr(sys, "argv", ["benchmarks.nn", "memory", "steps", "--rounds=1"])
+    networks()
+    printed = capsys.readouterr().out
+    assert "| CfC-64, batch 64, length 64 | 9.1 | 9.1 | 6.2 |" in printed
+    assert "| LTC-32 dense |" in printed

@@ -80,7 +80,7 @@ def test_run_asks_by_its_record(tmp_path, monkeypatch, spool, exporter, wait):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sink").mkdir()
     fit(PrometheusMetrics(port=0, textfile="sink"), max_epochs=1)
-    exporter.pids.add(exporter.address.pid)
+    exporter.pids.add(wait(lambda: exporter.address).pid)
     (record,) = (json.loads(path.read_text()) for path in spool.glob("runs/*/0.json"))
     assert record["sinks"] == [{"kind": "textfile", "to": str(tmp_path / "sink")}]
     (path,) = wait(lambda: list((tmp_path / "sink").glob("*.prom")))

@@ -209,4 +209,4 @@ def test_without_signals(hanging):
     process = hanging("hangs_in_python")
     process.pulse = Pulse("batch", 1.0)
     assert process.ask().missing == "the process has no signal for it: only Linux has, and not all were free"
-    assert process.ask().state == "sleeping"
+    eventually(lambda: process.ask().state == "sleeping")

@@ -44,7 +44,7 @@ def test_a_command_that_cannot_be_started_counts(finish, exporter):
     assert exporter.texts() == ["no-such-command: command not found"]
 
 
-def test_the_event_of_a_failure_before_any_run(finish, exporter, tmp_path):
+def test_the_event_of_a_failure_before_any_run(finish, exporter, spool):
     finish("sh", "-c", "exit 3")
     eventually(exporter.ends)
     (log,) = Path("runs").glob("launch-*/events.jsonl")
@@ -54,6 +54,9 @@ def test_the_event_of_a_failure_before_any_run(finish, exporter, tmp_path):
         "training_failed", "exited", 3, "sh",
     )  # fmt: skip
     assert event["error_message"] == "exited with code 3 before it started a run"
+    manifest = json.loads((log.parent / "telemetry.json").read_text())
+    assert (manifest["run_id"], manifest["events"]) == (log.parent.name, str(log.absolute()))
+    assert manifest["spool"] == str(spool)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The points of a run on disk."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import pytest
 
@@ -55,6 +55,22 @@ def test_another_exporter_goes_on(open_history, background, tmp_path):
     assert list(later.points.times) == [*range(10), 20, 21]
     assert later.points.version > before
     assert list(read(tmp_path / "history.jsonl").times) == [*range(10), 20, 21]
+
+
+class AtOnce(Executor):
+    """Runs a task before it is back."""
+
+    def submit(self, task, *arguments):
+        done = Future()
+        done.set_result(task(*arguments))
+        return done
+
+
+def test_file_that_is_read_at_once_is_not_forgotten(open_history, background, tmp_path):
+    fill(open_history(), background, range(5))
+    later = History(tmp_path / "history.jsonl", AtOnce(), pytest.fail)
+    later.add({"time": 10.0})
+    assert list(later.points.times) == [*range(5), 10]
 
 
 def test_what_is_added_while_the_file_is_read_comes_after_it(open_history, background, tmp_path):

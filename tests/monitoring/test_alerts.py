@@ -28,6 +28,7 @@ SEVERITIES = {
     "TrainingLossNotFinite": "warning",
     "TrainingEpochSlow": "warning",
     "TrainingThroughputDropped": "warning",
+    "TrainingStraggler": "warning",
     "TrainingTelemetryDegraded": "warning",
     "PerformanceRegression": "warning",
 }

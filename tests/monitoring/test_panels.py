@@ -6,6 +6,7 @@ import json
 import math
 import re
 import signal
+import subprocess
 import sys
 import time
 import urllib.error
@@ -107,22 +108,28 @@ def _call(spool: Path, calls: Counter[str]) -> None:
         calls[path] += 1
 
 
+def _visit(made: Stage, calls: Counter[str], process: subprocess.Popen[bytes]) -> None:
+    """Call again and again until a process has ended."""
+    deadline = time.monotonic() + 200
+    while process.poll() is None:
+        assert time.monotonic() < deadline
+        _call(made.spool, calls)
+        time.sleep(0.5)
+
+
 def _play(made: Stage) -> tuple[float, Counter[str]]:
     """One run in which everything happens; beside it two of another model, of which one fails, one is stopped."""
     start, calls = time.time(), Counter[str]()
     observed = made.start([sys.executable, str(OBSERVED)], made.home / "observed")
+    afterwards = made.start([sys.executable, str(AFTERWARDS)], made.home / "afterwards")
     stopped = made.start([sys.executable, str(JOB), "Broken", "--epochs", "500"], made.home / "stopped")
     stopped.trains()
     failing = ["Broken", "--at", "training_step", "--do", "raise"]
-    made.start([sys.executable, str(JOB), *failing], made.home / "failing").wait()
+    _visit(made, calls, made.start([sys.executable, str(JOB), *failing], made.home / "failing").process)
     stopped.signal(signal.SIGTERM)
-    afterwards = made.start([sys.executable, str(AFTERWARDS)], made.home / "afterwards")
-    deadline = time.monotonic() + 200
-    while observed.process.poll() is None or afterwards.process.poll() is None:
-        assert time.monotonic() < deadline
-        _call(made.spool, calls)
-        time.sleep(0.5)
+    _visit(made, calls, observed.process)
     assert observed.process.returncode == 0, (observed.folder / "output").read_text()
+    _visit(made, calls, afterwards.process)
     assert afterwards.process.returncode == 0, (afterwards.folder / "output").read_text()
     return start, calls
 

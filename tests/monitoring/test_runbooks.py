@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from liquid_telemetry import Telemetry
 from liquid_telemetry.signals import EVENTS
 from liquid_telemetry.signals._events import COMMON_FIELDS
+from liquid_train.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 RUNBOOKS = ROOT / "monitoring" / "runbooks"
@@ -25,7 +27,20 @@ OPERATING = ROOT / "docs" / "operating.md"
 EVERY = [*PAGES, INDEX, OPERATING]
 HEADINGS = ["Meaning", "Impact", "Diagnosis", "Mitigation", "Resolution"]
 LEVELS = {"critical": "critical", "high": "critical", "medium": "warning", "low": "warning"}
-SUBCOMMANDS = {"fit", "validate", "test", "predict", "run", "view", "export", "bench"}
+SUBCOMMANDS = {
+    "bench",
+    "clean",
+    "doctor",
+    "export",
+    "fit",
+    "logs",
+    "predict",
+    "run",
+    "serve",
+    "test",
+    "validate",
+    "view",
+}
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
 pytestmark = [pytest.mark.filterwarnings(noise) for noise in tiny.LIGHTNING_NOISE]
@@ -142,6 +157,19 @@ def test_jq_programs_run_on_a_real_run(page: Path, failed_run: Path) -> None:
         assert done.returncode == 0, command + done.stderr
         if "training_failed" in command and "-r" in command:
             assert "on purpose" in done.stdout or "exception" in done.stdout
+
+
+@by_name
+def test_reports_and_rules_are_taken(
+    page: Path, failed_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(failed_run.parents[1])
+    for command in commands(page):
+        words = shlex.split(command.replace("RUN", failed_run.name), comments=True)
+        if words[:2] in (["liquid-train", "logs"], ["liquid-train", "clean"]):
+            only_look = ["--dry-run"] if words[1] == "clean" else []
+            assert main([*words[1:], *only_look]) == 0, command
+            assert failed_run.name in capsys.readouterr().out, command
 
 
 @by_name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,8 +57,8 @@ def run(number: int, folder: Path) -> str:
     return text_of(outputs)
 
 
-def text_of(outputs: list[NotebookNode]) -> str:
-    parts = (output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
+def text_of(outputs: list[NotebookNode], kind: str = "text/plain") -> str:
+    parts = (output.get("text") or output.get("data", {}).get(kind, "") for output in outputs)
     return "\n".join(parts)
 
 
@@ -105,7 +106,9 @@ def test_what_is_committed_can_be_shown(path: Path) -> None:
     outputs = [output for cell in code for output in cell.outputs]
     assert [cell.execution_count for cell in code] == [*range(1, len(code) + 1)], "executed once, from empty"
     assert [output for output in outputs if "image/png" in output.get("data", {})]
-    assert not PRIVATE.search(text_of(outputs))
+    for text in (text_of(outputs), text_of(outputs, "text/html")):
+        assert not PRIVATE.search(text)
+        assert socket.gethostname() not in text
     assert path.stat().st_size < 500_000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from liquid_telemetry.spool import (
     read_record,
     spool_dir,
     start_exporter,
+    write_atomically,
     write_exit,
 )
 
@@ -78,14 +80,22 @@ class LaunchedJob:
         self._seat.release()
 
     def _log(self) -> dict[str, str]:
-        """Begin a log, in which the exporter tells of the end."""
+        """Begin a log, in which the exporter tells of the end, in what is a run directory to ``view`` and ``clean``."""
         directory = self._runs.absolute() / self.run_id
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            directory.joinpath("events.jsonl").touch()
+            log = directory / "events.jsonl"
+            log.touch()
+            said = {
+                "run_id": self.run_id,
+                "pid": self._seat.record.pid,
+                "events": str(log),
+                "spool": str(self._spool),
+            }
+            write_atomically(directory / "telemetry.json", json.dumps(said, indent=2).encode())
         except OSError:
             return {}
-        return {"run_dir": str(directory), "events": str(directory / "events.jsonl")}
+        return {"run_dir": str(directory), "events": str(log)}
 
     def is_awaited(self) -> bool:
         """Whether the end of a run under this launcher has not been scraped yet; the exporter then clears it away."""

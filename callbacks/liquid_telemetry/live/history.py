@@ -30,10 +30,10 @@ class History:
         self.points = Points()
         self._background = background
         self._report = report
-        self._task: Future[None] | None = background.submit(self._load)
         self._loaded: Points | None = None
         self._written = 0
         self._version = -1
+        self._task: Future[None] | None = background.submit(self._load)
 
     def add(self, point: Point) -> None:
         """Add the newest point, and write down those that stay."""

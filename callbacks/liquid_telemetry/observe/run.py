@@ -99,6 +99,7 @@ def new_run(
         parent_span_id=parent_span_id,
         rank=trainer.global_rank,
         local_rank=trainer.local_rank,
+        node_rank=trainer.node_rank,
         world_size=trainer.world_size,
         strategy=type(trainer.strategy).__name__,
         accelerator=type(trainer.accelerator).__name__,

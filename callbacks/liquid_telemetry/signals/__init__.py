@@ -13,10 +13,12 @@ from liquid_telemetry.signals._metrics import (
     METRICS,
     PHASES,
     PREFIX,
+    RANK_METRICS,
+    RANK_STATS,
     STAGES,
     Metric,
 )
-from liquid_telemetry.signals._spans import ATTRIBUTES, NAMESPACE, SPANS, TRACER, Span
+from liquid_telemetry.signals._spans import ATTRIBUTES, NAMESPACE, REQUEST_SPANS, SPANS, TRACER, Span
 
 __all__ = [
     "ATTRIBUTES",
@@ -30,6 +32,9 @@ __all__ = [
     "NAMESPACE",
     "PHASES",
     "PREFIX",
+    "RANK_METRICS",
+    "RANK_STATS",
+    "REQUEST_SPANS",
     "SPANS",
     "STAGES",
     "TRACER",

@@ -199,6 +199,13 @@ _ALL = (
         command=True,
     ),
     Event(
+        "serving_ended",
+        "info",
+        "A server of a model has answered what it had accepted, and ends.",
+        ("model_version", "deployment_id", "duration_seconds", "reason"),
+        command=True,
+    ),
+    Event(
         "performance_regression_detected",
         "warning",
         "liquid-train bench found inference slower than the baseline allows. duration: median seconds now of the "

@@ -20,6 +20,14 @@ FAILURE_REASONS = (
     "nonfinite",
     "unknown",
 )
+RANK_STATS = ("min", "median", "max")
+RANK_METRICS = (
+    "training_rank_batch_seconds",
+    "training_rank_data_wait_seconds",
+    "training_rank_work_seconds",
+)
+"""What every rank publishes of itself; the rest is rank 0's."""
+
 INTERRUPTION_REASONS = ("user", "terminated")
 
 BATCH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -96,6 +104,31 @@ _ALL = (
         ("phase",),
         "seconds",
         BATCH_BUCKETS,
+    ),
+    Metric(
+        "training_rank_batch_seconds",
+        "gauge",
+        "Mean wall time of a rank's last batches, without the wait for data; with several ranks only.",
+        ("rank", "stat"),
+        "seconds",
+        source="exporter",
+    ),
+    Metric(
+        "training_rank_data_wait_seconds",
+        "gauge",
+        "Mean time that a rank waited for each of its last batches; with several ranks only.",
+        ("rank", "stat"),
+        "seconds",
+        source="exporter",
+    ),
+    Metric(
+        "training_rank_work_seconds",
+        "gauge",
+        "Mean time of a rank's last batches in data, transfer, forward and optimizer; the ranks wait for one another"
+        " in backward.",
+        ("rank", "stat"),
+        "seconds",
+        source="exporter",
     ),
     Metric("training_batches_total", "counter", "Batches processed.", ("stage",)),
     Metric("training_samples_total", "counter", "Samples processed.", ("stage",)),
@@ -221,7 +254,7 @@ _ALL = (
     Metric(
         "inference_duration_seconds",
         "histogram",
-        "Wall time of a batch of validation, test or predict.",
+        "Wall time of an inference: a batch of validation, test or predict, or a request.",
         (),
         "seconds",
         INFERENCE_BUCKETS,
@@ -230,7 +263,7 @@ _ALL = (
     Metric(
         "inference_requests_total",
         "counter",
-        "Batches of validation, test and predict, by class of the module and device.",
+        "Batches of validation, test and predict, and requests, by class of the module and device.",
         ("model_type", "device"),
         model_labelled=False,
     ),
@@ -261,10 +294,18 @@ _ALL = (
     Metric(
         "api_calls_total",
         "counter",
-        "Requests to the HTTP endpoints.",
+        "Requests to the HTTP endpoints of the exporter and of liquid-train serve.",
         ("endpoint", "method", "status"),
         model_labelled=False,
-        source="exporter",
+        source="command",
+    ),
+    Metric(
+        "active_models",
+        "gauge",
+        "Models that liquid-train serve serves now.",
+        ("environment",),
+        model_labelled=False,
+        source="command",
     ),
 )
 

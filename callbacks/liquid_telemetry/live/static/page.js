@@ -15,9 +15,14 @@ const make = (tag, parent, className = "") => {
 const known = (value) => value !== null && value !== undefined;
 const number = (value, digits = 4) => known(value) ? String(Number(value.toPrecision(digits))) : "–";
 const share = (value) => known(value) ? `${(100 * value).toFixed(1)} %` : "–";
-const clock = (seconds) => known(seconds) ? new Date(1000 * seconds).toLocaleTimeString() : "";
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const now = () => Date.now() / 1000 + skew;
+
+function clock(seconds) {
+  if (!known(seconds)) return "";
+  const moment = new Date(1000 * seconds), today = moment.toDateString() === new Date().toDateString();
+  return today ? moment.toLocaleTimeString() : moment.toLocaleString();
+}
 
 function span(seconds) {
   if (!known(seconds)) return "–";

@@ -1,0 +1,1 @@
+"""How fast the liquid networks are, beside ``ncps`` and PyTorch's own recurrent layers."""

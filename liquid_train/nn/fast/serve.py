@@ -1,0 +1,104 @@
+"""Run a cell over sequences on the fast path.
+
+Shapes: T steps, B batch, C input channels, H hidden units, O outputs.
+"""
+
+from contextlib import nullcontext
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from liquid_train.nn.cfc_cell import CfCCell
+from liquid_train.nn.fast.cfc import run_cfc
+from liquid_train.nn.fast.ltc import run_ltc
+from liquid_train.nn.fast.native_cfc import run_native_cfc, serves_cfc
+from liquid_train.nn.fast.native_ltc import run_native_ltc
+from liquid_train.nn.fast.why_not import Cell
+from liquid_train.nn.ltc_cell import LTCCell
+from liquid_train.nn.native.library import Library, native
+from liquid_train.nn.sequences import Sequences
+
+
+def run_fast(cell: Cell, sequences: Sequences, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the outputs ``[B, T, O]`` and the state at each sequence's end ``[B, H]``, as ``unroll`` does.
+
+    Call it where ``why_not`` returns None. Under autocast it computes in the parameters' precision and
+    returns outputs of the dtype that the plain path has.
+    """
+    x = sequences.inputs
+    if sequences.time_dim == 1:
+        x = x.transpose(0, 1)
+    spans, dtype = _time_major(sequences), _output_dtype(cell, sequences, h)
+    mixed = torch.is_autocast_enabled(h.device.type)
+    with torch.autocast(h.device.type, enabled=False) if mixed else nullcontext():
+        outputs, states = _run(cell, x.to(h.dtype), h, spans)
+        outputs = outputs.to(dtype)
+        # A copy, even of one: a view would keep the states of all steps alive, and share changes in place.
+        ends = torch.cat([_at_end(part, start, sequences.lengths) for part, start in states], 1)
+    return outputs.transpose(0, 1).contiguous() if sequences.time_dim == 1 else outputs, ends
+
+
+def _run(
+    cell: Cell, x: Tensor, h: Tensor, spans: Tensor | float
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Return outputs, and for each layer its states ``[T, B, ·]`` and the one before the first step."""
+    if isinstance(cell, CfCCell):
+        x = _run_cfc(cell, x, h, spans)
+        return x, [(x, h)]
+    if isinstance(cell, LTCCell):
+        library = _kernels(h)
+        if library is None:
+            outputs, states = run_ltc(cell, x, h, spans)
+        else:
+            outputs, states = run_native_ltc(library, cell, x, h, spans)
+        return outputs, [(states, h)]
+    layers = []
+    # A layer reads the layer before it at the same step only: each can run over the whole sequence in turn.
+    for layer, start in zip(cell.children(), torch.split(h, cell.layer_sizes, dim=1), strict=True):
+        x = _run_cfc(cast(CfCCell, layer), x, start, spans)
+        layers.append((x, start))
+    return x[..., : cell.output_size], layers
+
+
+def _run_cfc(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> Tensor:
+    if serves_cfc(cell):
+        library = _kernels(h)
+        if library is not None:
+            return run_native_cfc(library, cell, x, h, spans)
+    return run_cfc(cell, x, h, spans)
+
+
+def _kernels(h: Tensor) -> Library | None:
+    """Return the kernels if they run such tensors: single precision on a CPU."""
+    return native() if h.dtype == torch.float32 and h.device.type == "cpu" else None
+
+
+def _time_major(sequences: Sequences) -> Tensor | float:
+    spans = sequences.timespans
+    if not isinstance(spans, Tensor):
+        return spans
+    if spans.dim() == 0:
+        return spans.expand(*sequences.inputs.shape[:2], 1).transpose(0, sequences.time_dim)
+    return spans.transpose(0, sequences.time_dim).contiguous()
+
+
+def _at_end(states: Tensor, start: Tensor, lengths: Tensor | None) -> Tensor:
+    """Take each sequence's state at its own end; what follows it does not count."""
+    if lengths is None:
+        return states[-1]
+    ends = states[(lengths - 1).clamp(min=0), torch.arange(len(lengths), device=lengths.device)]
+    return torch.where(lengths.unsqueeze(1) > 0, ends, start)
+
+
+def _output_dtype(cell: Cell, sequences: Sequences, h: Tensor) -> torch.dtype:
+    """Return what the plain path's promotion gives: a span of each sample or ``A`` keeps full precision."""
+    kind = h.device.type
+    spans = sequences.timespans
+    full = isinstance(spans, Tensor) and spans.dim() > 0
+    if not torch.is_autocast_enabled(kind) or full or isinstance(cell, LTCCell):
+        return h.dtype
+    first = cell if isinstance(cell, CfCCell) else next(cell.children())
+    if first.mode == "pure":
+        return h.dtype
+    return torch.get_autocast_dtype(kind)

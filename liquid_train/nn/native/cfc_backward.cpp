@@ -1,0 +1,228 @@
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "cfc_maps.h"
+#include "product.h"
+#include "threads.h"
+
+namespace {
+
+// Some columns of a map's weight [·, stride], which bring gradients down to what they read.
+Panels pack_back(const CfC& c, int64_t layer, const float* weight, int64_t first, int64_t columns) {
+  int64_t panels = (vectors(columns) + PAIR - 1) / PAIR, stride = inputs_of(c, layer);
+  return pack<PAIR>(width_of(c, layer), panels, stride, [&](int64_t panel, int j, int lane) {
+    int64_t column = (panel * PAIR + j) * W + lane;
+    return column < columns ? weight + first + column : nullptr;
+  });
+}
+
+struct BackMaps {
+  std::vector<Panels> below;  // to the map below, the first to the state
+  Panels input;
+};
+
+BackMaps pack_backward(const CfC& c) {
+  BackMaps maps;
+  Heads heads(c);
+  auto weight = [&](int64_t layer) { return layer == c.L ? heads.weight.data() : c.backbone[2 * layer]; };
+  maps.below.push_back(pack_back(c, 0, weight(0), c.C, c.H));
+  for (int64_t layer = 1; layer <= c.L; layer++)
+    maps.below.push_back(pack_back(c, layer, weight(layer), 0, c.K));
+  if (c.d_x) maps.input = pack_back(c, 0, weight(0), 0, c.C);
+  return maps;
+}
+
+// Rows of d [·, rows] times the panels; finish(row, column, left, value) takes each vector.
+template <class Finish>
+INLINE void bring_down(const Panels& panels, const float* d, int64_t columns, int64_t rows, Finish finish) {
+  for (int64_t column = 0, panel = 0; column < columns; column += PAIR * W, panel++)
+    tiles<tile_rows<PAIR>()>(0, rows, [&](auto tile, int64_t row) INLINE_LAMBDA {
+      constexpr int M = decltype(tile)::value;
+      vec acc[M][PAIR] = {};
+      accumulate<M, PAIR>(acc, d + row * panels.rows, panels.rows, panels.rows, panels.at(panel));
+      for (int r = 0; r < M; r++)
+        for (int j = 0; j < PAIR && column + j * W < columns; j++)
+          finish(row + r, column + j * W, columns - column - j * W, acc[r][j]);
+    });
+}
+
+// Gradients of the heads from that of the state, for W units of one sample; returns that of the span.
+template <int N>
+INLINE vec open(const CfC& c, vec dh, const float* u, float* d_u, int64_t sample, int64_t column,
+                float* closed) {
+  int64_t left = c.H - column;
+  float t = c.spans ? c.spans[sample] : c.span;
+  if constexpr (N == 1) {
+    vec a = load(c.a + column, left), w = load(c.w_tau + column, left), f = load(u, left);
+    vec rate = absolute(w) + absolute(f), decay = exponential(-t * rate), moved = decay * f;
+    vec by_exponent = dh * a * moved, sign = w > 0.0f ? splat(1.0f) : (w < 0.0f ? splat(-1.0f) : vec{});
+    store(d_u, dh * a * decay * (t * absolute(f) - 1.0f), left);
+    store(closed + column, load(closed + column, left) + dh * (1.0f - moved), left);
+    closed += c.H;
+    store(closed + column, load(closed + column, left) + by_exponent * t * sign, left);
+    return by_exponent * rate;
+  } else {
+    vec p = load(u, left), q = load(u + c.H, left), s = load(u + 2 * c.H, left);
+    vec gate = dh * (c.mode == 0 ? q - p : q) * s * (1.0f - s);
+    store(d_u, (c.mode == 0 ? dh * (1.0f - s) : dh) * (1.0f - p * p), left);
+    store(d_u + c.H, dh * s * (1.0f - q * q), left);
+    store(d_u + 2 * c.H, gate, left);
+    if constexpr (N == 3) return vec{};
+    store(d_u + 3 * c.H, gate * t, left);
+    return gate * load(u + 3 * c.H, left);
+  }
+}
+
+// What a map read and the gradients of what it gave, for some steps of some rows; from them its gradients.
+struct MapGradients {
+  int64_t width, inputs, padded;
+  std::vector<float> d, read, weight, bias;
+
+  MapGradients(int64_t width, int64_t inputs, int64_t rows)
+      : width(width), inputs(inputs), padded((vectors(inputs) + PAIR - 1) / PAIR * PAIR * W),
+        d(rows * width), read(rows * padded), weight(width * padded), bias(width) {}
+
+  void add(int64_t rows) {
+    for (int64_t row = 0; row < rows; row++)
+      for (int64_t i = 0; i < width; i++) bias[i] += d[row * width + i];
+    for (int64_t column = 0; column < padded; column += PAIR * W)
+      tiles<tile_rows<PAIR>()>(0, width, [&](auto tile, int64_t row) INLINE_LAMBDA {
+        constexpr int M = decltype(tile)::value;
+        vec acc[M][PAIR];
+        for (int r = 0; r < M; r++)
+          for (int j = 0; j < PAIR; j++) acc[r][j] = load(&weight[(row + r) * padded + column + j * W]);
+        accumulate_outer<M, PAIR>(acc, &d[row], width, &read[column], padded, rows);
+        for (int r = 0; r < M; r++)
+          for (int j = 0; j < PAIR; j++) store(&weight[(row + r) * padded + column + j * W], acc[r][j]);
+      });
+  }
+};
+
+// A thread's share of the backward pass: blocks of rows, each through all steps.
+template <int N>
+class Backward {
+ public:
+  Backward(const CfC& c, const BackMaps& maps, int64_t block, float* closed)
+      : c(c), maps(maps), block(block), chunk(std::min(c.T, (BLOCK + block - 1) / block)), closed(closed) {
+    for (int64_t layer = 0; layer <= c.L; layer++)
+      gradients.emplace_back(width_of(c, layer), inputs_of(c, layer), block * chunk);
+  }
+
+  void run(int64_t first, int64_t last) {
+    int64_t rows = last - first, filled = 0;
+    std::fill(c.d_initial + first * c.H, c.d_initial + last * c.H, 0.0f);
+    for (int64_t t = c.T - 1; t >= 0; t--) {
+      step(t, first, last, filled * rows);
+      if (++filled == chunk || t == 0) {
+        for (MapGradients& map : gradients) map.add(filled * rows);
+        filled = 0;
+      }
+    }
+  }
+
+  std::vector<MapGradients> gradients;
+
+ private:
+  // at: where in the buffers the rows of this step begin.
+  void step(int64_t t, int64_t first, int64_t last, int64_t at) {
+    int64_t rows = last - first;
+    keep(t, first, last, at);
+    float* d = &gradients[c.L].d[at * N * c.H];
+    for (int64_t row = 0; row < rows; row++) {
+      int64_t sample = t * c.B + first + row;
+      vec d_span = {};
+      for (int64_t column = 0; column < c.H; column += W) {
+        int64_t left = c.H - column;
+        vec dh = load(c.grads + sample * c.H + column, left) +
+                 load(c.d_initial + (first + row) * c.H + column, left);
+        const float* u = c.u + sample * N * c.H + column;
+        d_span += open<N>(c, dh, u, d + row * N * c.H + column, sample, column, closed);
+      }
+      if (c.d_spans) c.d_spans[sample] = sum(d_span);
+    }
+    for (int64_t layer = c.L - 1; layer >= 0; layer--) {
+      const float* z = c.values + ((layer * c.T + t) * c.B + first) * c.K;
+      float *out = &gradients[layer].d[at * c.K], peak = c.gain * c.scale, fall = c.scale / c.gain;
+      const Panels& below = maps.below[layer + 1];
+      bring_down(below, d, c.K, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
+        vec y = load(z + row * c.K + i, left);
+        v = c.activation == 0 ? v * (peak - fall * y * y) : (y > 0.0f ? v : vec{});
+        store(out + row * c.K + i, v, left);
+      });
+      d = out;
+    }
+    bring_down(maps.below[0], d, c.H, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
+      store(c.d_initial + (first + row) * c.H + i, v, left);
+    });
+    if (c.d_x)
+      bring_down(maps.input, d, c.C, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
+        store(c.d_x + (t * c.B + first + row) * c.C + i, v, left);
+      });
+  }
+
+  // Copy what each map read, padded.
+  void keep(int64_t t, int64_t first, int64_t last, int64_t at) {
+    for (int64_t layer = 0; layer <= c.L; layer++) {
+      MapGradients& map = gradients[layer];
+      Sources from = sources_of(c, layer, t);
+      for (int64_t row = first; row < last; row++) {
+        float* out = &map.read[(at + row - first) * map.padded];
+        for (int i = 0; i < from.count; i++) {
+          const Source& part = from.parts[i];
+          out = std::copy_n(part.a + row * part.stride, part.rows, out);
+        }
+      }
+    }
+  }
+
+  const CfC& c;
+  const BackMaps& maps;
+  int64_t block, chunk;
+  float* closed;
+};
+
+// Set out, or add to it, rows [first, first + count) of a map's gradients, times a factor and a mask.
+void collect(const MapGradients& map, int64_t first, int64_t count, bool set, float factor, const float* mask,
+             float* const* out) {
+  float *weight = out[0], *bias = out[1];
+  for (int64_t i = 0; i < count; i++) {
+    const float* from = &map.weight[(first + i) * map.padded];
+    for (int64_t k = 0; k < map.inputs; k++, weight++) {
+      float value = from[k] * factor * (mask ? *mask++ : 1.0f);
+      *weight = set ? value : *weight + value;
+    }
+    bias[i] = (set ? 0.0f : bias[i]) + factor * map.bias[first + i];
+  }
+}
+
+// Add a thread's gradients to the result, which the first one sets.
+void collect(const CfC& c, const std::vector<MapGradients>& gradients, bool set) {
+  for (int64_t layer = 0; layer < c.L; layer++)
+    collect(gradients[layer], 0, c.K, set, 1.0f, nullptr, c.d_maps + 2 * layer);
+  const MapGradients& heads = gradients[c.L];
+  float* const* out = c.d_maps + 2 * c.L;
+  collect(heads, 0, c.H, set, 1.0f, c.mask, out);
+  if (head_count(c) == 1) return;
+  collect(heads, c.H, c.H, set, 1.0f, c.mask, out + 2);
+  collect(heads, c.spans ? 3 * c.H : 2 * c.H, c.H, set, c.spans ? 1.0f : c.span, c.time_mask, out + 4);
+  collect(heads, 2 * c.H, c.H, set, 1.0f, c.time_mask, out + 6);
+}
+
+template <int N>
+void backward(const CfC& c) {
+  BackMaps maps = pack_backward(c);
+  std::vector<std::unique_ptr<Backward<N>>> shares(c.threads);
+  share(c.B, c.threads, [&](int64_t slice, int64_t first, int64_t last) {
+    int64_t block = std::min(BLOCK, last - first);
+    shares[slice] = std::make_unique<Backward<N>>(c, maps, block, c.d_closed + 2 * slice * c.H);
+    for (; first < last; first += block) shares[slice]->run(first, std::min(first + block, last));
+  });
+  for (size_t i = 0; i < shares.size(); i++) collect(c, shares[i]->gradients, i == 0);
+}
+
+}  // namespace
+
+void cfc_backward(const CfC* c) {
+  head_count(*c) == 1 ? backward<1>(*c) : head_count(*c) == 3 ? backward<3>(*c) : backward<4>(*c);
+}

@@ -1,0 +1,105 @@
+"""The loaded kernels, or why there are none. Nothing happens before the first question."""
+
+import ctypes
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from liquid_train.nn.native.build import BuildError, built_library
+from liquid_train.nn.native.structures import CfCCall, LTCCall
+
+log = logging.getLogger(__name__)
+
+
+class Library:
+    """The functions of the shared library.
+
+    Args:
+        path: Where it is.
+
+    Raises:
+        BuildError: If it cannot be loaded, or was not built from these sources.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            loaded = ctypes.CDLL(str(path))
+            self.cfc_forward = _function(loaded, "cfc_forward", CfCCall)
+            self.cfc_backward = _function(loaded, "cfc_backward", CfCCall)
+            self.ltc_forward = _function(loaded, "ltc_forward", LTCCall)
+            self.ltc_backward = _function(loaded, "ltc_backward", LTCCall)
+            self.cfc_step = _step(loaded.cfc_step)
+            self.ltc_step = _step(loaded.ltc_step)
+            sizes = (ctypes.c_int64 * 2)()
+            loaded.liquid_sizes(sizes)
+        except (OSError, AttributeError) as error:
+            raise BuildError(f"{path} cannot be loaded: {error}") from error
+        if list(sizes) != [ctypes.sizeof(CfCCall), ctypes.sizeof(LTCCall)]:
+            raise BuildError(f"{path} takes structures of {list(sizes)} bytes: it is of other sources")
+
+
+class _Once:
+    """The library of this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.asked = False
+        self.library: Library | None = None
+        self.reason = ""
+
+    def find(self) -> None:
+        with self.lock:
+            if self.asked:
+                return
+            try:
+                if os.environ.get("LIQUID_TRAIN_NATIVE") == "0":
+                    self.reason = "LIQUID_TRAIN_NATIVE=0"
+                else:
+                    self.library = Library(built_library())
+            except BuildError as error:
+                self.reason = str(error)
+                log.warning("CfC and LTC run without their C++ kernels, more slowly: %s", error)
+            self.asked = True
+
+
+_once = _Once()
+
+
+def native() -> Library | None:
+    """Return the kernels, compiled now if need be, or None when there can be none on this machine.
+
+    Why there are none is logged once. ``LIQUID_TRAIN_NATIVE=0`` in the environment switches them off.
+    """
+    if not _once.asked:
+        _once.find()
+    return _once.library
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Run as on a machine that cannot build them, to compare."""
+    global _once
+    kept, _once = _once, _Once()
+    _once.asked = True
+    try:
+        yield
+    finally:
+        _once = kept
+
+
+def _function(loaded: ctypes.CDLL, name: str, structure: type[ctypes.Structure]) -> Any:
+    function = getattr(loaded, name)
+    function.argtypes = [ctypes.POINTER(structure)]
+    function.restype = None
+    return function
+
+
+def _step(function: Any) -> Any:
+    pointer = ctypes.c_void_p
+    function.argtypes = [*[pointer] * 4, ctypes.c_float, ctypes.c_int64, pointer, pointer]
+    function.restype = None
+    return function

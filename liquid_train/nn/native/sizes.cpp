@@ -1,0 +1,8 @@
+#include "cfc.h"
+#include "ltc.h"
+
+// What the structures take up, for whoever fills them.
+extern "C" void liquid_sizes(int64_t* sizes) {
+  sizes[0] = sizeof(CfC);
+  sizes[1] = sizeof(LTC);
+}

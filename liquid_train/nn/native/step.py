@@ -1,0 +1,127 @@
+"""One step of a cell for few samples without autograd: the least that can be done between two observations.
+
+The kernels read the weights where they are at each step, so nothing that is kept can be out of date.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from liquid_train.nn.native.library import Library, native
+
+MOST_SAMPLES = 32
+"""From about here on a product with all samples at once is faster."""
+
+Place = tuple[dict[str, Any], str]
+"""A tensor of a module: where the module has it, and its name there."""
+
+
+class Step:
+    """A cell's tensors as the kernels read them, and the function that does.
+
+    Args:
+        cell: The cell.
+        places: Its tensors.
+        settings: Names of the cell's attributes that the structure depends on.
+        fill: Takes the cell and the tensors; returns the structure, and what must live as long. It must not
+            hold the cell, which would then never be freed.
+        function: Of the library.
+        outputs: Number of outputs where they are not the state.
+    """
+
+    def __init__(
+        self,
+        cell: Any,
+        places: Iterable[Place],
+        settings: tuple[str, ...],
+        fill: Callable[[Any, list[Tensor]], tuple[ctypes.Structure, object]],
+        function: Any,
+        outputs: int | None = None,
+    ) -> None:
+        self.places = list(places)
+        self.settings = settings
+        self.fill = fill
+        self.function = function
+        self.outputs = outputs
+        self.inputs, self.size = cell.sensory_size, cell.state_size
+        modules = list(cell.modules())[1:]
+        self.served = all(type(m) is nn.Linear or not m._parameters for m in modules)
+        self.hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        self.key: list[object] = []
+
+    def run(self, cell: Any, x: Tensor, h: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor] | None:
+        """Return output and new state, or None where this does not serve."""
+        B, C = x.shape
+        if self.inputs != C or h.shape != (B, self.size) or not self.served or any(self.hooks):
+            return None
+        try:
+            key: list[object] = [place[name].data_ptr() for place, name in self.places]
+        except KeyError:
+            return None
+        key += [getattr(cell, name) for name in self.settings]
+        if key != self.key and not self._take(cell, key):
+            return None
+        spans, span = (t.data_ptr(), 1.0) if isinstance(t, Tensor) else (None, t)
+        out, output = torch.empty_like(h), None
+        if self.outputs is not None:
+            output = h.new_empty(B, self.outputs)
+        written = None if output is None else output.data_ptr()
+        arguments = (x.data_ptr(), h.data_ptr(), spans, span, B, out.data_ptr(), written)
+        self.function(self.address, *arguments)
+        return (out if output is None else output), out
+
+    def _take(self, cell: Any, key: list[object]) -> bool:
+        tensors = [place[name] for place, name in self.places]
+        if not all(_plain(tensor) and tensor.is_contiguous() for tensor in tensors):
+            return False
+        call, kept = self.fill(cell, tensors)
+        self.kept = call, kept
+        self.address = ctypes.addressof(call)
+        self.key = key
+        return True
+
+
+_steps: WeakKeyDictionary[nn.Module, Step] = WeakKeyDictionary()
+
+
+def quick_step(
+    cell: Any, make: Callable[[Any, Library], Step], x: Tensor, h: Tensor, t: Tensor | float
+) -> tuple[Tensor, Tensor] | None:
+    """Return output and state after one step without autograd, or None where this does not serve.
+
+    Args:
+        cell: The cell.
+        make: Makes its ``Step``, on first use.
+        x: ``[B, C]``.
+        h: ``[B, H]``.
+        t: A number, or ``[B, 1]``.
+    """
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return None
+    if not (_plain(x) and _plain(h)) or x.dim() != 2 or not 0 < x.shape[0] <= MOST_SAMPLES:
+        return None
+    if isinstance(t, Tensor) and not (_plain(t) and t.numel() == h.shape[0]):
+        return None
+    if (
+        torch._C._are_functorch_transforms_active()
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._get_tracing_state() is not None
+    ):
+        return None
+    library = native()
+    if library is None:
+        return None
+    step = _steps.get(cell)
+    if step is None:
+        step = _steps[cell] = make(cell, library)
+    if isinstance(t, Tensor):
+        t = t.contiguous()
+    return step.run(cell, x.contiguous(), h.contiguous(), t)
+
+
+def _plain(tensor: Tensor) -> bool:
+    return tensor.dtype is torch.float32 and tensor.is_cpu and type(tensor) in (Tensor, nn.Parameter)

@@ -1,0 +1,59 @@
+"""The structures that the kernels take, as in ``cfc.h`` and ``ltc.h``, and addresses of tensors for them."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+MODES = {"default": 0, "no_gate": 1, "pure": 2}
+"""Number of each mode."""
+
+ACTIVATIONS = {"LeCunTanh": (0, 1.7159, 0.666), "Tanh": (0, 1.0, 1.0), "ReLU": (1, 1.0, 1.0)}
+"""Number, gain and scale of the backbone activations that the kernels have, by the module's class name."""
+
+_Field = tuple[str, Any]
+
+
+def _fields(kind: Any, names: str) -> list[_Field]:
+    return [(name, kind) for name in names.split()]
+
+
+class CfCCall(ctypes.Structure):
+    """``struct CfC`` of ``cfc.h``."""
+
+    _fields_ = [
+        *_fields(ctypes.c_int64, "T B C H L K mode activation threads"),
+        *_fields(ctypes.c_float, "gain scale span unused"),
+        *_fields(ctypes.c_void_p, "x spans backbone heads mask time_mask a w_tau states values u"),
+        *_fields(ctypes.c_void_p, "grads d_x d_initial d_spans d_closed d_maps"),
+    ]
+
+
+class SynapsesCall(ctypes.Structure):
+    """``struct Parameters`` of ``ltc.h``."""
+
+    _fields_ = _fields(ctypes.c_void_p, "w mu sigma erev mask d_w d_mu d_sigma d_erev")
+
+
+class LTCCall(ctypes.Structure):
+    """``struct LTC`` of ``ltc.h``."""
+
+    _fields_ = [
+        *_fields(ctypes.c_int64, "T B C H unfolds threads M constrain"),
+        *_fields(ctypes.c_float, "span epsilon"),
+        *_fields(ctypes.c_void_p, "x spans cm gleak vleak"),
+        *_fields(SynapsesCall, "sensory neural"),
+        *_fields(ctypes.c_void_p, "states grads d_x d_initial d_spans d_cm d_gleak d_vleak"),
+        *_fields(ctypes.c_void_p, "input_w input_b output_w output_b"),
+    ]
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Return where the first number of a contiguous tensor is."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def addresses(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
+    """Return an array of addresses."""
+    return (ctypes.c_void_p * len(tensors))(*map(address, tensors))

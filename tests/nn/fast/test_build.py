@@ -1,0 +1,176 @@
+"""The kernels are built once, whole, or not at all: then one line says so and the numbers are the same."""
+
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from servers import binary
+
+from liquid_train.nn import LTC, CfC
+from liquid_train.nn.native import build, library
+
+LOADER = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("build", sys.argv[1])
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
+print(build.built_library())
+"""
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch, tmp_path):
+    """A process that has not asked for the kernels yet, with an empty cache."""
+    monkeypatch.setattr(library, "_once", library._Once())
+    monkeypatch.setenv("LIQUID_TRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CXX", raising=False)
+
+
+def fake_compiler(folder, body):
+    """Write a compiler that tells its version, notes each build, and does ``body`` with ``$out``."""
+    path = folder / "compiler"
+    path.write_text(
+        textwrap.dedent(f"""\
+        #!/bin/sh
+        if [ "$1" = --version ]; then echo fake; exit; fi
+        echo built >> {folder}/builds
+        for out; do :; done
+        {body}
+        """)
+    )
+    path.chmod(0o755)
+    return path
+
+
+def outputs():
+    torch.manual_seed(3)
+    return [layer(torch.randn(4, 5, 3))[0] for layer in (CfC(3, 8), LTC(3, 8))]
+
+
+def test_without_a_compiler_one_line_is_logged_and_the_numbers_are_the_same(monkeypatch, tmp_path, caplog):
+    with library.without_kernels():
+        expected = outputs()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with caplog.at_level(logging.INFO, "liquid_train"):
+        found = [outputs(), outputs()]
+    for part in found:
+        for mine, plain in zip(part, expected, strict=True):
+            assert torch.equal(mine, plain)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "no C++ compiler (c++, g++, clang++) is on PATH" in record.getMessage()
+
+
+def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path, caplog):
+    compiler = fake_compiler(tmp_path, "echo 'x.cpp:1: error: no such vector' >&2; exit 1")
+    monkeypatch.setenv("CXX", str(compiler))
+    with caplog.at_level(logging.INFO, "liquid_train"):
+        assert library.native() is None
+        assert library.native() is None
+    (record,) = caplog.records
+    assert "error: no such vector" in record.getMessage()
+    assert not list((tmp_path / "cache").rglob("*.so"))
+
+
+def test_a_library_that_cannot_be_loaded_is_refused(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, 'echo nonsense > "$out"')))
+    assert library.native() is None
+    assert "cannot be loaded" in caplog.text
+
+
+def test_switched_off_by_the_environment_nothing_is_built_or_said(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("LIQUID_TRAIN_NATIVE", "0")
+    assert library.native() is None
+    assert not (tmp_path / "cache").exists()
+    assert not caplog.records
+
+
+def test_importing_builds_nothing(tmp_path):
+    code = "import liquid_train.nn as nn; nn.CfC(3, 4)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_processes_that_build_at_once_build_once(tmp_path):
+    compiler = fake_compiler(tmp_path, 'sleep 0.5; echo whole > "$out"')
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOADER, build.__file__],
+            env={**os.environ, "CXX": str(compiler)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    paths = {process.communicate()[0].strip() for process in processes}
+    (path,) = paths
+    assert Path(path).read_text() == "whole\n"
+    assert (tmp_path / "builds").read_text() == "built\n"
+
+
+def test_other_sources_another_compiler_or_cpu_are_another_build(monkeypatch, tmp_path):
+    compiler = fake_compiler(tmp_path, 'echo whole > "$out"')
+    monkeypatch.setenv("CXX", str(compiler))
+    paths = [build.built_library(), build.built_library()]
+    assert paths[0] == paths[1]
+    monkeypatch.setattr(build, "_cpu", lambda: "another")
+    paths.append(build.built_library())
+    sources = tmp_path / "sources"
+    shutil.copytree(build.SOURCES, sources)
+    (sources / "vector.h").write_text("// changed\n")
+    monkeypatch.setattr(build, "SOURCES", sources)
+    paths.append(build.built_library())
+    assert len(set(paths)) == 3
+    assert (tmp_path / "builds").read_text() == "built\n" * 3
+
+
+def test_a_cache_that_others_may_write_is_refused(monkeypatch, tmp_path, caplog):
+    binary("c++")
+    folder = tmp_path / "cache" / "liquid-train"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert library.native() is None
+    assert "can be written by others" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads under /proc")
+def test_a_forked_child_has_threads_of_its_own(monkeypatch):
+    binary("c++")
+    monkeypatch.delenv("LIQUID_TRAIN_CACHE")
+    code = """
+    import os, torch
+    from liquid_train.nn import CfC
+    torch.set_num_threads(2)
+    layer, x = CfC(3, 8), torch.randn(64, 5, 3)
+    with torch.no_grad():
+        before = layer(x)[0]
+        child = os.fork()
+        if child == 0:
+            assert len(os.listdir("/proc/self/task")) == 1
+            same = torch.equal(layer(x)[0], before)
+            os._exit(0 if same and len(os.listdir("/proc/self/task")) == 2 else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert torch.equal(layer(x)[0], before)
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True, timeout=120)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names targets of x86-64")
+@pytest.mark.parametrize("target", ["-march=haswell", "-march=x86-64"])
+def test_narrower_vectors_give_the_same_numbers(target, monkeypatch, assert_equal_paths):
+    binary("c++")
+    monkeypatch.setattr(build, "_TARGETS", ((target,),))
+    assert library.native() is not None
+    for units in (5, 37):
+        for layer in (CfC(3, units), CfC(3, units, mode="pure"), LTC(3, units)):
+            x, spans = torch.randn(19, 6, 3), torch.rand(19, 6)
+            assert_equal_paths(layer, {"x": x, "hx": torch.randn(19, units), "spans": spans})

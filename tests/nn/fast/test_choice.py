@@ -1,0 +1,215 @@
+"""Who runs a call: the fast path, the plain loop, or an error that says why not."""
+
+import copy
+import io
+
+import pytest
+import torch
+from ncps.wirings import AutoNCP
+from torch import nn
+
+from liquid_train.nn import LTC, CfC
+from liquid_train.nn.layer import run_fast
+
+LAYERS = {
+    "CfC": lambda **options: CfC(3, 6, **options),
+    "WiredCfC": lambda **options: CfC(3, AutoNCP(12, 3), **options),
+    "LTC": lambda **options: LTC(3, AutoNCP(12, 3), **options),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def build(request):
+    return LAYERS[request.param]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Count calls of the fast path."""
+    seen = []
+
+    def counted(*arguments):
+        seen.append(arguments)
+        return run_fast(*arguments)
+
+    monkeypatch.setattr("liquid_train.nn.layer.run_fast", counted)
+    return seen
+
+
+def x(dtype=torch.float32):
+    return torch.randn(2, 4, 3, dtype=dtype)
+
+
+@pytest.mark.parametrize(("fast", "count"), [(True, 1), ("auto", 1), (False, 0)])
+def test_the_user_chooses(fast, count, build, calls):
+    build(fast=fast)(x())
+    assert len(calls) == count
+
+
+def test_an_unknown_choice_is_refused(build):
+    with pytest.raises(ValueError, match="fast='yes' is unknown"):
+        build(fast="yes")
+
+
+def hooked():
+    layer = CfC(3, 6)
+    layer.rnn_cell.ff1.register_forward_hook(lambda *_: None)
+    return layer
+
+
+def mine():
+    layer = CfC(3, 6)
+    layer.rnn_cell.ff1.__class__ = type("Mine", (nn.Linear,), {})
+    return layer
+
+
+REFUSED = {
+    "mixed_memory=True": (lambda: CfC(3, 6, mixed_memory=True), torch.float32),
+    "ff1 has hooks": (hooked, torch.float32),
+    "ff1 is a Mine": (mine, torch.float32),
+    "backbone_dropout=0.5": (lambda: CfC(3, 6, backbone_dropout=0.5), torch.float32),
+    "dtype torch.bfloat16": (lambda: CfC(3, 6).bfloat16(), torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_where_it_cannot_serve_true_says_why_and_auto_does_without(reason, calls):
+    make, dtype = REFUSED[reason]
+    layer = make()
+    layer.fast = True
+    with pytest.raises(ValueError, match=f"fast=True but .*{reason}.*: use fast='auto' or fast=False"):
+        layer(x(dtype))
+    layer.fast = "auto"
+    layer(x(dtype))
+    assert not calls
+
+
+def test_compiled_surroundings_take_the_plain_loop(build, calls):
+    layer, given = build(), x()
+    expected = layer(given)[0]
+    calls.clear()
+    model = torch.compile(lambda x: layer(x)[0].mul(2), backend="eager", fullgraph=True)
+    torch.testing.assert_close(model(given), expected.mul(2))
+    assert not calls
+    layer.fast = True
+    with pytest.raises(Exception, match="being compiled"):
+        torch.compile(lambda x: layer(x)[0], backend="eager", fullgraph=True)(given)
+
+
+def test_export(build, kernels):
+    layer, given = build().eval(), x()
+    with torch.no_grad():
+        expected = layer(given)[0]
+        program = torch.export.export(layer, (given,))
+        torch.testing.assert_close(program.module()(given)[0], expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch's own, of the tracer
+def test_a_trace_holds_the_plain_loop(build, kernels):
+    layer = build().eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, (x(),), check_trace=False)
+        given = x()
+        torch.testing.assert_close(traced(given)[0], layer(given)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_an_empty_batch(build, backend):
+    layer = build()
+    output, state = layer(torch.empty(0, 4, 3))
+    assert output.shape == (0, 4, layer.output_size)
+    assert state.shape == (0, layer.state_size)
+    output.sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in layer.parameters())
+
+
+def test_inference_mode(build, backend):
+    layer, given = build(), x()
+    expected = layer(given)[0]
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(given)[0], expected)
+        assert layer(given[:, :1])[0].is_inference()
+
+
+def test_second_derivatives_need_the_plain_loop(build, backend):
+    layer, given = build(), x().requires_grad_()
+    (first,) = torch.autograd.grad(layer(given)[0].square().sum(), given, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()
+    layer.fast = False
+    (plain,) = torch.autograd.grad(layer(given)[0].square().sum(), given, create_graph=True)
+    torch.testing.assert_close(first, plain, rtol=1e-4, atol=1e-5)
+    plain.square().sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # PyTorch's own, from its jvp
+def test_function_transforms(build):
+    layer, given = build(), x()
+    parameters = dict(layer.named_parameters())
+
+    def loss(parameters, given):
+        return torch.func.functional_call(layer, parameters, (given,))[0].square().sum()
+
+    gradients = torch.func.grad(loss)(parameters, given)
+    loss(parameters, given).backward()
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(gradients[name], parameter.grad)
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, given.unsqueeze(1))
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(each[name].sum(0), parameter.grad, rtol=1e-4, atol=1e-5)
+    _, moved = torch.func.jvp(lambda given: loss(parameters, given), (given,), (torch.ones_like(given),))
+    assert moved.isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("spans", [None, torch.rand(2, 4)], ids=["", "spans"])
+def test_autocast_gives_the_plain_dtypes(build, dtype, spans, backend):
+    layer, given = build(), x()
+    results = []
+    for fast in (True, False):
+        layer.fast = fast
+        with torch.autocast("cpu", dtype):
+            results.append(layer(given, timespans=spans))
+    for mine, plain in zip(*results, strict=True):
+        assert mine.dtype == plain.dtype
+        torch.testing.assert_close(mine, plain, rtol=0.05, atol=0.05)
+    results[0][0].float().sum().backward()
+    assert all(p.grad.isfinite().all() for p in layer.parameters() if p.grad is not None)
+
+
+def test_backward_can_be_run_twice(build, backend):
+    layer = build()
+    loss = layer(x())[0].square().sum()
+    loss.backward(retain_graph=True)
+    first = [None if p.grad is None else p.grad.clone() for p in layer.parameters()]
+    layer.zero_grad()
+    loss.backward()
+    for before, parameter in zip(first, layer.parameters(), strict=True):
+        assert before is None if parameter.grad is None else torch.equal(before, parameter.grad)
+
+
+def test_copies_and_files(build, kernels):
+    layer, given = build(), x()
+    with torch.no_grad():
+        expected = layer(given)[0]
+        layer(given[:, :1])
+        assert torch.equal(copy.deepcopy(layer)(given)[0], expected)
+        file = io.BytesIO()
+        torch.save(layer, file)
+        file.seek(0)
+        assert torch.equal(torch.load(file, weights_only=False)(given)[0], expected)
+
+
+def test_data_parallel(build, tmp_path, kernels):
+    """What all ranks average are the gradients that one process alone has."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1
+    )
+    try:
+        layer, given = build(), x()
+        wrapped = nn.parallel.DistributedDataParallel(copy.deepcopy(layer), find_unused_parameters=True)
+        wrapped(given)[0].sum().backward()
+        layer(given)[0].sum().backward()
+        for mine, alone in zip(wrapped.module.parameters(), layer.parameters(), strict=True):
+            assert alone.grad is None or torch.equal(mine.grad, alone.grad)
+    finally:
+        torch.distributed.destroy_process_group()

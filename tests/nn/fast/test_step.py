@@ -1,0 +1,144 @@
+"""One step without autograd, in C++, equals the plain one and sees every change of the weights."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from ncps.wirings import AutoNCP
+
+from liquid_train.nn import LTC, CfC
+from liquid_train.nn.native import step as module
+
+CELLS = {
+    "default": lambda: CfC(3, 37),
+    "no_gate": lambda: CfC(3, 16, mode="no_gate", activation="relu"),
+    "pure": lambda: CfC(3, 7, mode="pure", backbone_layers=2, backbone_units=5),
+    "no_backbone": lambda: CfC(20, 9, backbone_layers=0),
+    "wired": lambda: CfC(3, AutoNCP(30, 7)),
+    "strict": lambda: CfC(3, AutoNCP(30, 7), strict_wiring=True),
+    "LTC": lambda: LTC(3, 19),
+    "wired LTC": lambda: LTC(3, AutoNCP(30, 7), implicit_param_constraints=False),
+}
+
+
+@pytest.fixture(params=CELLS)
+def cell(request, kernels):
+    return CELLS[request.param]().rnn_cell
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Count the steps that the kernels ran."""
+    seen = []
+    run = module.Step.run
+
+    def counted(self, *arguments):
+        result = run(self, *arguments)
+        seen.append(result is not None)
+        return result
+
+    monkeypatch.setattr(module.Step, "run", counted)
+    return seen
+
+
+def both(cell, *arguments):
+    """Return the results of the quick and the plain step."""
+    with torch.no_grad():
+        mine = cell(*arguments)
+    plain = cell(*arguments)
+    assert plain[1].requires_grad
+    assert not mine[1].requires_grad
+    return mine, plain
+
+
+@pytest.mark.parametrize("spans", ["number", "column", "flat"])
+@pytest.mark.parametrize("batch", [1, 3, 32])
+def test_equals_the_plain_step(cell, batch, spans, steps):
+    time = {"number": 0.3, "column": torch.rand(batch, 1), "flat": torch.rand(batch)}[spans]
+    x, h = torch.randn(batch, cell.sensory_size), torch.randn(batch, cell.state_size)
+    for mine, plain in zip(*both(cell, x, h, time), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-5, atol=2e-6)
+    assert steps
+    assert all(steps)
+
+
+def test_a_change_of_the_weights_is_seen(cell, steps):
+    """Also one that no version counter tells of."""
+    x, h = torch.randn(1, cell.sensory_size), torch.randn(1, cell.state_size)
+    both(cell, x, h)
+    for change in (
+        lambda p: p.data.mul_(0.5),
+        lambda p: setattr(p, "data", p.data * 1.5),
+        lambda p: p.data.copy_(p.data + 0.1),
+    ):
+        for parameter in cell.parameters():
+            change(parameter)
+        for mine, plain in zip(*both(cell, x, h), strict=True):
+            torch.testing.assert_close(mine, plain, rtol=1e-5, atol=2e-6)
+    assert all(steps)
+
+
+def test_a_change_of_a_setting_is_seen(kernels):
+    cell = LTC(3, 8).rnn_cell
+    x, h = torch.randn(1, 3), torch.randn(1, 8)
+    both(cell, x, h)
+    for name, value in (("ode_unfolds", 2), ("implicit_param_constraints", False), ("epsilon", 0.5)):
+        setattr(cell, name, value)
+        for mine, plain in zip(*both(cell, x, h), strict=True):
+            torch.testing.assert_close(mine, plain, rtol=1e-5, atol=2e-6)
+
+
+def test_a_cell_is_freed(kernels):
+    for kind in (CfC, LTC):
+        layer = kind(3, 8)
+        cell = layer.rnn_cell
+        with torch.no_grad():
+            cell(torch.randn(1, 3), torch.randn(1, 8))
+        gone = weakref.ref(cell)
+        del layer, cell
+        gc.collect()
+        assert gone() is None
+
+
+def test_columns_of_other_memory(cell):
+    x, h = torch.randn(cell.sensory_size, 4).t(), torch.randn(cell.state_size, 4).t()
+    for mine, plain in zip(*both(cell, x, h), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-5, atol=2e-6)
+
+
+def test_a_stream_equals_the_whole_sequence(kernels):
+    for layer in (CfC(3, 8), CfC(3, AutoNCP(12, 3)), LTC(3, AutoNCP(12, 3)), CfC(3, 8, mixed_memory=True)):
+        x = torch.randn(2, 9, 3)
+        with torch.no_grad():
+            expected, end = layer(x)
+            state, outputs = None, []
+            for t in range(9):
+                output, state = layer(x[:, t : t + 1], state)
+                outputs.append(output)
+        torch.testing.assert_close(torch.cat(outputs, 1), expected, rtol=1e-5, atol=2e-6)
+        torch.testing.assert_close(state, end, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["double", "hook", "off", "autocast", "training dropout", "many"])
+def test_what_it_does_not_serve_takes_the_plain_step(kind, kernels, steps):
+    layer = CfC(3, 8, backbone_dropout=0.5 if kind == "training dropout" else 0.0, fast=kind != "off")
+    cell, batch = layer.rnn_cell, module.MOST_SAMPLES + 1 if kind == "many" else 2
+    x, h = torch.randn(batch, 3), torch.randn(batch, 8)
+    if kind == "double":
+        cell, x, h = cell.double(), x.double(), h.double()
+    seen = []
+    if kind == "hook":
+        cell.ff1.register_forward_hook(lambda *_: seen.append(1))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"):
+        cell(x, h)
+    assert not any(steps)
+    assert len(seen) == (kind == "hook")
+
+
+def test_wrong_shapes_raise_as_before(kernels):
+    cell = CfC(3, 8).rnn_cell
+    with torch.no_grad():
+        for x, h in ((torch.randn(2, 3), torch.randn(2, 7)), (torch.randn(2, 3), torch.randn(1, 8))):
+            with pytest.raises(RuntimeError):
+                cell(x, h)
