@@ -50,6 +50,8 @@ def plot_history(history: Sequence[dict[str, Any]], title: str, path: Path) -> N
                     time, value, marker="o", markersize=12, color=colour, alpha=0.6, zorder=drawn.zorder - 1
                 )
     axes.set(title=title, xlabel="time (UTC)", ylabel="median (ms)", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3, which="both")
     axes.legend(title="batch x length")
     figure.autofmt_xdate()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from liquid_train.cli.export import add_place
 from liquid_train.cli.options import Options, at_least
+from liquid_train.cli.terminate import exit_on_sigterm
 
 if TYPE_CHECKING:
     from liquid_telemetry.command import CommandRun
@@ -114,15 +115,16 @@ def bench(arguments: Sequence[str]) -> int:
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     told = CommandRun("bench", trained.name, Place(options.dir, options.host, options.port))
-    told.start(_zero)
-    try:
-        outcome = _measure(trained, options, told)
-    except BaseException as error:
-        told.close("failed" if isinstance(error, Exception) else "interrupted", error)
-        raise
-    finally:
-        torch.set_num_threads(threads)
-    told.close("completed")
+    with exit_on_sigterm():
+        told.start(_zero)
+        try:
+            outcome = _measure(trained, options, told)
+        except BaseException as error:
+            told.close("failed" if isinstance(error, Exception) else "interrupted", error)
+            raise
+        finally:
+            torch.set_num_threads(threads)
+        told.close("completed")
     sys.stdout.write(_json(outcome, options) if options.json else _text(outcome, options))
     return REGRESSED if outcome.slower and not options.update_baseline else 0
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from liquid_telemetry.signals import DEPLOYMENT_STATUSES
 from liquid_train.cli.launch import port
 from liquid_train.cli.options import Options
+from liquid_train.cli.terminate import exit_on_sigterm
 from liquid_train.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def export(arguments: Sequence[str]) -> int:
     trained = load_task(options.ckpt, "export: --ckpt")
     out = options.out or Path("exports") / f"{trained.version}-{target.name}"
     check_out(out, options.replace)
-    manifest = _deploy(trained, target, out, Place(options.dir, options.host, options.port))
+    with exit_on_sigterm():
+        manifest = _deploy(trained, target, out, Place(options.dir, options.host, options.port))
     compared = manifest["comparison"]
     sys.stdout.write(
         f"{out}\n"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -193,14 +195,15 @@ def test_other_numbers_fail_and_leave_what_was_there(checkpoint, place, monkeypa
     assert run.record["status"] == "failed"
 
 
-def test_ctrl_c_leaves_nothing(checkpoint, place, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(artefact, "compare", interrupt)
-    assert quick(checkpoint, monkeypatch) == 130
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_nothing(number, code, checkpoint, place, monkeypatch):
+    monkeypatch.setattr(artefact, "compare", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(artefact, "describe", lambda *_: pytest.fail("it went on"))
+    assert quick(checkpoint, monkeypatch) == code
     assert sorted(path.name for path in place.iterdir()) == ["runs", "spool"]
-    assert runs()[0].record["status"] == "interrupted"
+    (run,) = runs()
+    assert run.record["status"] == "interrupted"
+    assert run.events[-1]["event"] == "model_deployment_failed"
 
 
 def test_no_telemetry_where_it_is_switched_off(checkpoint, place, monkeypatch):

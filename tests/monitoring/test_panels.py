@@ -129,19 +129,22 @@ def _play(made: Stage) -> tuple[float, Counter[str]]:
     stopped.signal(signal.SIGTERM)
     _visit(made, calls, observed.process)
     assert observed.process.returncode == 0, (observed.folder / "output").read_text()
-    afterwards.wait()
+    _visit(made, calls, afterwards.process)
     assert afterwards.process.returncode == 0, (afterwards.folder / "output").read_text()
     return start, calls
 
 
-def _is_over(made: Stage) -> bool:
+def _is_over(made: Stage, calls: int) -> bool:
     """Whether all is counted, no run is on show any more, and somebody has been told."""
+    answered = made.prometheus.query('sum(liquid_nn_api_calls_total{endpoint=~"/|other"})')
     counted = {**made.totals("Observed"), **made.totals("Broken")}
     ended = {"completed": 1, "failed/exception": 1, "interrupted/terminated": 1}
     told = made.prometheus.query("sum(alertmanager_notifications_total) > 0")
     return (
         ended.items() <= counted.items()
         and not made.prometheus.query("liquid_nn_training_info")
+        and not made.prometheus.query("liquid_nn_performance_regression")
+        and sum(answered.values()) >= calls
         and bool(told)
         and len(made.prometheus.query('ALERTS{alertstate="firing"}')) >= 3
     )
@@ -156,7 +159,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         patch.setenv("PYTHONPATH", str(home / "nvml"), prepend=":")
         with stage(home / "stage", shipped=False) as made:
             start, calls = _play(made)
-            eventually(lambda: _is_over(made), 60)
+            eventually(lambda: _is_over(made, calls.total()), 60)
             spool = made.spool
             (observed,) = (tiny.Written(path, spool) for path in (made.home / "observed" / "runs").iterdir())
             others = [
