@@ -16,6 +16,7 @@ from tiny import LIGHTNING_NOISE, lines, samples, workplace
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from liquid_telemetry.spool import wait_exporter
 from liquid_train.__main__ import main
 from liquid_train.cli import serve
 from liquid_train.serve.model import Model, series_of
@@ -30,8 +31,8 @@ def served_run(folder):
 
 
 def exporter_text(folder):
-    address = json.loads((folder / "spool" / "exporter.json").read_text())
-    with urllib.request.urlopen(f"{address['url']}/metrics", timeout=10) as response:
+    address = wait_exporter(folder / "spool", 60)  # a server may be over before its exporter serves
+    with urllib.request.urlopen(f"{address.url}/metrics", timeout=10) as response:
         return response.read().decode()
 
 
@@ -148,7 +149,8 @@ def test_bad_input_is_one_line(classifier, tmp_path, capsys, monkeypatch):
 
 
 def test_a_missing_package_is_named_with_its_pip_line(monkeypatch, capsys):
-    from liquid_train.__main__ import main
+    from liquid_telemetry.spool import wait_exporter
+from liquid_train.__main__ import main
 
     there = importlib.util.find_spec
     monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else there(name))
