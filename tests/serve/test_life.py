@@ -149,9 +149,6 @@ def test_bad_input_is_one_line(classifier, tmp_path, capsys, monkeypatch):
 
 
 def test_a_missing_package_is_named_with_its_pip_line(monkeypatch, capsys):
-    from liquid_telemetry.spool import wait_exporter
-from liquid_train.__main__ import main
-
     there = importlib.util.find_spec
     monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else there(name))
     assert main(["serve", "--ckpt", "x"]) == 1
