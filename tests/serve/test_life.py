@@ -124,6 +124,17 @@ def test_a_damaged_checkpoint_is_a_failed_deployment(tmp_path, classifier, capsy
     assert found[("status", "completed"), ("target_platform", "serve")] == 0
 
 
+def test_a_model_that_cannot_answer_is_a_failed_deployment(tmp_path, classifier, monkeypatch):
+    def broken(self, series, most):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(Model, "predict", broken)
+    with workplace(tmp_path), pytest.raises(RuntimeError, match="no kernel"):
+        main(["serve", "--ckpt", str(classifier), "--port=0"])
+    failed = lines(served_run(tmp_path) / "events.jsonl")[-1]
+    assert (failed["event"], failed["error_message"]) == ("model_deployment_failed", "no kernel")
+
+
 def test_bad_input_is_one_line(classifier, tmp_path, capsys, monkeypatch):
     (tmp_path / "empty").write_text(" \n")
     monkeypatch.setenv("EMPTY", "")
