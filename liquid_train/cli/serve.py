@@ -60,7 +60,13 @@ def _environment(text: str) -> str:
 
 LIMITS: tuple[tuple[str, str, Callable[[str], float], float, str], ...] = (
     ("max-batch", "batch", at_least(1), 64, "series that go through the model together"),
-    ("max-wait-ms", "wait", _milliseconds, 2, "how long a request waits for others to share its batch"),
+    (
+        "max-wait-ms",
+        "wait",
+        _milliseconds,
+        0,
+        "how long a request waits for others although the model is idle",
+    ),
     ("max-payload", "payload", at_least(1), 1_048_576, "bytes of a body or of a stream's message"),
     ("max-series", "series", at_least(1), 256, "series of one request"),
     ("max-steps", "steps", at_least(1), 10_000, "time steps of one series"),

@@ -59,7 +59,16 @@ class Model:
                 raise InputError(
                     f"serve: --ckpt={path}: {name} is not finite; serve a checkpoint that learned"
                 )
-        return cls(trained.task, trained.name, trained.version)
+        model = cls(trained.task, trained.name, trained.version)
+        model._warm_up()
+        return model
+
+    def _warm_up(self) -> None:
+        """Do once what only the first call has to, such as building kernels: no client is to wait for that."""
+        nothing = [[0.0] * self.channels] * 2
+        for spans in (None, [1.0, 1.0]):
+            self.predict([series_of(nothing, spans)], 1)
+        Recurrence(self).step(nothing[0], 1.0)
 
     def predict(self, series: Sequence[Series], most: int) -> Outputs:
         """Return the predictions for series, as ``trainer.predict`` does.

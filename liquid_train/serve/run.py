@@ -60,7 +60,7 @@ def serve(settings: Settings) -> None:
 def _load(settings: Settings, began: int) -> Model:
     try:
         return Model.load(settings.checkpoint)
-    except InputError as error:
+    except Exception as error:
         path = Path(settings.checkpoint)
         if path.is_file():  # else it is a slip of the pen, no deployment
             ServeTelemetry(None, settings, Deployment(path.name, began)).failed(error)

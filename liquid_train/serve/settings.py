@@ -23,7 +23,7 @@ class Limits:
     """
 
     batch: int = 64
-    wait: float = 0.002
+    wait: float = 0.0
     payload: int = 1_048_576
     series: int = 256
     steps: int = 10_000

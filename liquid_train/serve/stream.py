@@ -48,10 +48,8 @@ class Stream:
                 await asyncio.wait_for(
                     self._socket.send_text(answer.model_dump_json()), self._limits.patience
                 )
-        except (WebSocketDisconnect, OSError):
-            pass
-        except asyncio.TimeoutError:
-            await self._leave(_GOING_AWAY, f"nothing was read for {self._limits.patience:g} s")
+        except (WebSocketDisconnect, OSError, asyncio.TimeoutError):
+            return  # gone, or not reading: nothing more reaches it
         except Exception:
             await self._leave(_FAULT, "the step failed")
             raise

@@ -446,9 +446,10 @@ def test_what_comes_after_training_is_shown(seen: Seen) -> None:
         for labels, samples in seen.panel("inference-and-api", "Deployments")
     }
     assert deployed == {
-        ("torch-export", "started"): 1,
-        ("torch-export", "completed"): 1,
-        ("torch-export", "failed"): 0,
+        (platform, status): count
+        for platform in ("torch-export", "serve")
+        for status, count in {"started": 1, "completed": 1, "failed": 0}.items()
     }
+    assert 1 in seen.values("inference-and-api", "Models served", environment="staging")
     assert seen.values("inference-and-api", "Slower than the baseline")[-1] == 0
     assert seen.values("inference-and-api", "Slower than the baseline", model_name="LiquidClassifier")

@@ -16,6 +16,7 @@ from tiny import LIGHTNING_NOISE, lines, samples, workplace
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from liquid_telemetry.spool import wait_exporter
 from liquid_train.__main__ import main
 from liquid_train.cli import serve
 from liquid_train.serve.model import Model, series_of
@@ -30,8 +31,8 @@ def served_run(folder):
 
 
 def exporter_text(folder):
-    address = json.loads((folder / "spool" / "exporter.json").read_text())
-    with urllib.request.urlopen(f"{address['url']}/metrics", timeout=10) as response:
+    address = wait_exporter(folder / "spool", 60)  # a server may be over before its exporter serves
+    with urllib.request.urlopen(f"{address.url}/metrics", timeout=10) as response:
         return response.read().decode()
 
 
@@ -123,6 +124,17 @@ def test_a_damaged_checkpoint_is_a_failed_deployment(tmp_path, classifier, capsy
     assert found[("status", "completed"), ("target_platform", "serve")] == 0
 
 
+def test_a_model_that_cannot_answer_is_a_failed_deployment(tmp_path, classifier, monkeypatch):
+    def broken(self, series, most):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(Model, "predict", broken)
+    with workplace(tmp_path), pytest.raises(RuntimeError, match="no kernel"):
+        main(["serve", "--ckpt", str(classifier), "--port=0"])
+    failed = lines(served_run(tmp_path) / "events.jsonl")[-1]
+    assert (failed["event"], failed["error_message"]) == ("model_deployment_failed", "no kernel")
+
+
 def test_bad_input_is_one_line(classifier, tmp_path, capsys, monkeypatch):
     (tmp_path / "empty").write_text(" \n")
     monkeypatch.setenv("EMPTY", "")
@@ -148,8 +160,6 @@ def test_bad_input_is_one_line(classifier, tmp_path, capsys, monkeypatch):
 
 
 def test_a_missing_package_is_named_with_its_pip_line(monkeypatch, capsys):
-    from liquid_train.__main__ import main
-
     there = importlib.util.find_spec
     monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else there(name))
     assert main(["serve", "--ckpt", "x"]) == 1

@@ -20,7 +20,7 @@ def board() -> Board:
         [
             Row("Inference", [*_numbers(), _latency(), _requests(), _accuracy()]),
             Row("API", [_calls(), _errors(), _probes()]),
-            Row("After training", [_benchmark(), _slower(), _deployments()]),
+            Row("After training", [_served(), _deployments(), _benchmark(), _slower()]),
             Row("Host", [_memory(), _cores()]),
             Row("GPU", _gpus()),
         ],
@@ -129,6 +129,16 @@ def _probes() -> object:
         Query(f"sum by (endpoint, status) ({rate(probes)})", "{{endpoint}} {{status}}"),
         note="Here: a second. 503 is the answer of a probe that says no.",
         unit="reqps",
+    )
+
+
+def _served() -> object:
+    active = _HERE.series("active_models")
+    return graph(
+        "Models served",
+        "active_models",
+        Query(f"sum by (environment) ({active})", "{{environment}}"),
+        note="By liquid-train serve.",
     )
 
 
