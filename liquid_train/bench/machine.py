@@ -18,7 +18,7 @@ _SHAPING = ("cell", "units", "wiring", "cell_options", "readout", "input_size", 
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return what decides how fast a model is here."""
+    """Return what decides how fast a model is here; `load` is how many processes wanted a core in the last minute."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -27,6 +27,7 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     }
 
 

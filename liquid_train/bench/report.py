@@ -102,7 +102,7 @@ def table(findings: Sequence[Finding], now: Measured, baseline: Measured | None)
     return "\n".join(
         [
             f"{now.model_key}, weights {now.model_version}",
-            f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, torch {machine['torch']}",
+            f"{machine['cpu']}, cores: {machine['cores']}, threads: {machine['threads']}, torch {machine['torch']}",
             "",
             f"{'batch x length':>14} {'median':>10} {'5 %':>10} {'95 %':>10} {'baseline':>10}  ratio (interval)",
             *(_row(finding) for finding in findings),
@@ -125,6 +125,10 @@ def _row(finding: Finding) -> str:
 
 
 def _remarks(now: Measured, baseline: Measured | None) -> Iterator[str]:
+    for what, one in (("", now), (" at the baseline", baseline)):
+        load, cores = (one.machine.get("load"), one.machine.get("cores")) if one else (None, None)
+        if load and cores and load > cores:
+            yield f"the machine was busy{what} (load {load:g} on {cores} cores): times may be off by tens of per cent"
     if baseline is None:
         return
     changed = [name for name in ("torch", "python") if baseline.machine.get(name) != now.machine[name]]

@@ -194,9 +194,23 @@ def test_nothing_that_names_the_machine_is_kept(bench):
     import platform
 
     _, said = bench()
-    assert {"cpu", "cores", "threads", "vector", "system", "python", "torch"} == said["machine"].keys()
+    assert {"cpu", "cores", "threads", "vector", "system", "python", "torch", "load"} == said[
+        "machine"
+    ].keys()
     kept = Path(said["baseline"]).read_text() + Path(said["history"]).read_text()
     assert platform.node() not in kept
+
+
+def test_a_busy_machine_is_told(checkpoint, machine, capsys, monkeypatch):
+    command = ["bench", "--ckpt", str(checkpoint), "--batch", "1", "--length", "50", "--blocks", "10"]
+    monkeypatch.setattr(benchmark.os, "cpu_count", lambda: 2)
+    for load, said in (
+        (5.25, "the machine was busy (load 5.2 on 2 cores)"),
+        (1.0, "the machine was busy at the base"),
+    ):
+        monkeypatch.setattr(benchmark.os, "getloadavg", lambda load=load: (load, 0, 0))
+        assert main(command) == 0
+        assert capsys.readouterr().out.count(said) == 1
 
 
 def test_the_table_for_people(checkpoint, machine, capsys):
