@@ -65,4 +65,4 @@ def test_a_model_that_takes_three_times_as_long_fires_until_it_is_mended(
         left = exporter_address(spool)
         if left is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(left.pid, signal.SIGTERM)
+                os.kill(left.pid, signal.SIGKILL)
