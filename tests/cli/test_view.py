@@ -14,7 +14,7 @@ import browser
 import pytest
 import tiny
 from servers import binary
-from tiny import Tiny, fit
+from tiny import Tiny, TinyData, fit, trainer
 
 from liquid_telemetry import Telemetry
 
@@ -85,6 +85,26 @@ def test_runs_that_are_over(archive):
         with pytest.raises(HTTPError, match="404"):
             ask(f"{url}api/runs/..%2F..%2Fetc")
     assert {path: path.stat().st_mtime_ns for path in archive.rglob("*")} == before
+
+
+def test_what_trains_nothing_just_ends(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIQUID_TELEMETRY_SPOOL", str(tmp_path / "spool"))
+    monkeypatch.chdir(tmp_path)
+    trainer(Telemetry(metrics=False, model_name="A")).validate(Tiny(), TinyData(), verbose=False)
+    (log,) = tmp_path.glob("runs/*/events.jsonl")
+    pid = json.loads(log.with_name("telemetry.json").read_text())["pid"]
+    log.with_name("telemetry.json").write_text(json.dumps({"pid": pid + 1_000_000}))
+    failed = tmp_path / "runs" / "export"
+    failed.mkdir()
+    (failed / "telemetry.json").write_text("{}")
+    (failed / "events.jsonl").write_text(
+        '{"event": "model_deployment_started", "timestamp": "2026-01-01T00:00:00Z"}\n'
+        '{"event": "model_deployment_failed", "error_type": "ExportError", "error_message": "numbers differ"}\n'
+    )
+    with viewing("runs") as (url, _):
+        runs = {run["run_id"]: run for run in ask(f"{url}api/runs")["runs"]}
+    assert runs[log.parent.name]["state"] == "ended"
+    assert (runs["export"]["state"], runs["export"]["end"]) == ("failed", "ExportError: numbers differ")
 
 
 def test_new_damaged_and_deleted_runs(archive):

@@ -20,6 +20,7 @@ _STATES = {
     "training_completed": "completed",
     "training_interrupted": "interrupted",
     "training_failed": "failed",
+    "model_deployment_failed": "failed",
 }
 
 
@@ -85,12 +86,11 @@ class ArchivedRun:
         """The run in a few words."""
         first, end = self.log.first or {}, self.log.end
         last = self._last_values()
-        state = _STATES[str(end["event"])] if end else "running" if self.live else "unknown"
         accuracy = next((last[name] for name in ("val_accuracy", "accuracy") if name in last), None)
         return Summary(
             run_id=self.folder.name,
             model=str(first.get("model_name") or "unknown"),
-            state=state,
+            state=self._state(),
             live=self.live,
             reason=str((end or {}).get("reason") or ""),
             end=_in_words(end) if end else "",
@@ -106,6 +106,15 @@ class ArchivedRun:
             trace_url=_text(self._manifest.get("trace_url")),
             folder=str(self.folder),
         )
+
+    def _state(self) -> str:
+        """A job that says nothing of its end is unknown; anything else just ends."""
+        if self.log.end is not None:
+            return _STATES[str(self.log.end["event"])]
+        if self.live:
+            return "running"
+        first = self.log.first
+        return "unknown" if first is None or first.get("event") == "training_started" else "ended"
 
     def _last_values(self) -> dict[str, float]:
         values = self.points.point(-1) if len(self.points) else {}

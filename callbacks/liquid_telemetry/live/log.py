@@ -16,7 +16,7 @@ from liquid_telemetry.signals import EVENTS
 from liquid_telemetry.signals._events import COMMON_FIELDS
 
 MAX_EPOCHS, MAX_EVENTS = 2000, 200
-ENDS = ("training_completed", "training_interrupted", "training_failed")
+ENDS = ("training_completed", "training_interrupted", "training_failed", "model_deployment_failed")
 _FIRST_BYTES = 64_000_000
 _AT_ONCE = 8_000_000
 _LONGEST_TEXT = 300
