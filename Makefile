@@ -19,7 +19,7 @@ run: .venv/.run ## Set up if needed, train a CfC with telemetry, say where to lo
 test: .venv/.test lint ## Set up if needed, then lint, type-check and run the tests
 	$(BIN)/pytest
 
-test-slow: .venv/.test ## Run the tests that make test leaves out (two minutes)
+test-slow: .venv/.test ## Run the tests that make test leaves out (fifteen minutes)
 	$(BIN)/pytest -m slow
 
 lint: .venv/.test ## Format check, lint, types and import rules
