@@ -11,12 +11,10 @@ from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.native.library import Library
 from liquid_train.nn.native.packing import Packed, PackedCfC, PackedLTC
 from liquid_train.nn.streaming.stream import Numbers, Stream, Timespan
-from liquid_train.nn.streaming.weights import cfc_weights, linear_map, ltc_weights
+from liquid_train.nn.streaming.weights import Array, cfc_weights, linear_map, ltc_weights
 
 if TYPE_CHECKING:
     from liquid_train.nn.layer import LiquidLayer
-
-_float32, _empty = torch.float32, torch.empty
 
 
 class NativeStream(Stream):
@@ -31,10 +29,10 @@ class NativeStream(Stream):
         form: tuple[int, ...]
         if (
             type(x) is Tensor
-            and x.dtype is _float32
+            and x.dtype is torch.float32
             and x.is_cpu
             and x.is_contiguous()
-            and x.shape in self._shapes
+            and x.shape in self._arrays
         ):
             form, at = x.shape, x.data_ptr()
         else:
@@ -50,13 +48,9 @@ class NativeStream(Stream):
             else:
                 self._t[...] = given
                 spans, timespan = self._t_at, 1.0
-        if self._reuse:
-            out = self._forms[form]
-            self._function(self._address, at, spans, timespan, self._out_at)
-            return out
-        out = _empty(self._shapes[form], dtype=_float32, device="cpu")
-        self._function(self._address, at, spans, timespan, out.data_ptr())
-        return out
+        self._function(self._address, at, spans, timespan, self._out_at)
+        # The cheapest way there is to a new tensor with these numbers.
+        return self._tensors[form] if self._reuse else torch.from_numpy(self._arrays[form].copy())
 
     def refresh(self) -> None:
         """See ``Stream``."""
@@ -78,13 +72,12 @@ class NativeStream(Stream):
             self._prepare()
 
     def _prepare(self) -> None:
-        B, C, outputs = self.batch_size, self.input_size, self.output_size
+        B, C = self.batch_size, self.input_size
         self._x, self._t = np.empty((B, C), np.float32), np.empty((B, 1), np.float32)
-        self._x_at, self._t_at = self._x.ctypes.data, self._t.ctypes.data
-        out = torch.empty(B, outputs, dtype=_float32, device="cpu")
-        self._out_at = out.data_ptr()
-        self._forms: dict[tuple[int, ...], Tensor] = {(B, C): out}
-        self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {(B, C): (B, outputs)}
+        out = np.empty((B, self.output_size), np.float32)
+        self._x_at, self._t_at, self._out_at = (part.ctypes.data for part in (self._x, self._t, out))
+        # The output by the shape of the input.
+        self._arrays: dict[tuple[int, ...], Array] = {(B, C): out}
         if B == 1:
-            self._forms[(C,)] = out[0]
-            self._shapes[(C,)] = (outputs,)
+            self._arrays[(C,)] = out[0]
+        self._tensors = {form: torch.from_numpy(array) for form, array in self._arrays.items()}

@@ -34,8 +34,7 @@ class NumpyStream(Stream):
         if self._reuse:
             self._out[...] = output
             return self._out_single if array.ndim == 1 else self._out_whole
-        made = torch.from_numpy(output.copy())
-        return made[0] if array.ndim == 1 else made
+        return torch.from_numpy((output[0] if array.ndim == 1 else output).copy())
 
     def refresh(self) -> None:
         """See ``Stream``."""
