@@ -10,6 +10,9 @@ import torch
 from ncps.wirings import AutoNCP, FullyConnected
 
 from liquid_train.nn import LTC, CfC
+from liquid_train.nn.native.library import without_kernels
+from liquid_train.nn.streaming.native_stream import NativeStream
+from liquid_train.nn.streaming.numpy_stream import NumpyStream
 
 LAYERS = {
     "default": lambda **o: CfC(3, 37, **o),
@@ -80,6 +83,16 @@ def test_equals_the_plain_loop(backend, name, batch, spans):
         assert not mine.requires_grad
         close(mine, output)
         close(stream.state, state)
+
+
+def test_kernels_run_what_they_can(kernels):
+    numpy = {"silu", "gelu", "mixed", "mixed wired", "mixed LTC"}
+    for name in LAYERS:
+        layer = made(name)
+        assert isinstance(layer.stream(), NumpyStream if name in numpy else NativeStream)
+        assert isinstance(layer.double().stream(), NumpyStream)
+        with without_kernels():
+            assert isinstance(layer.float().stream(), NumpyStream)
 
 
 def test_spans_that_change_and_come_again(backend):
