@@ -161,6 +161,8 @@ def synapse_rows(synapses: Synapses) -> tuple[Array, Array, Array]:
             source[: len(given), lane] = given
             for k, part in enumerate((synapses.slope, synapses.offset, synapses.g, synapses.current)):
                 row[: len(given), k, lane] = part[given, target]
+        # Lanes without a target follow the first one, so that rows of one source stay such.
+        source[:, len(targets) :] = source[:, :1]
         counts.append(depth)
         sources.append(source)
         rows.append(row)
