@@ -11,9 +11,13 @@ from liquid_train.errors import InputError
 
 INTERRUPTED = 130
 COMMANDS = {
+    "doctor": "liquid_train.cli.doctor:doctor",
     "run": "liquid_train.cli.launch:run",
     "clean": "liquid_train.cli.clean:clean",
     "logs": "liquid_train.cli.logs:logs",
+    "export": "liquid_train.cli.export:export",
+    "bench": "liquid_train.cli.bench:bench",
+    "serve": "liquid_train.cli.serve:serve",
     "view": "liquid_train.cli.view:view",
 }
 """Subcommands that are no LightningCLI's, and the functions that get their arguments and return the exit code."""

@@ -3,7 +3,8 @@
     python observed.py
 
 It trains, validates and keeps checkpoints, has three losses of NaN, and is then validated, tested and asked to
-predict. Where there is no GPU, a stand-in for its stream and its memory takes its place.
+predict. Where there is no GPU, a stand-in for its stream and its memory takes its place. It says that it is one of two
+ranks, as only those tell of themselves.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -67,6 +69,8 @@ def main() -> None:
     torch.manual_seed(0)
     progress.cuda_bytes = lambda: CUDA_BYTES
     observer.device_clock = lambda device: DeviceClock(Observed.stream.event, every=1)
+    new_run = observer.new_run
+    observer.new_run = lambda *args, **options: replace(new_run(*args, **options), world_size=2)
     telemetry = Telemetry(port=0, gradient_norm=True, device_phases=True)
     keep = ModelCheckpoint("kept", filename="{epoch}", save_top_k=-1)
     made = trainer(telemetry, keep, max_epochs=EPOCHS, enable_checkpointing=True, num_sanity_val_steps=0)

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -143,6 +143,8 @@ def shipped_prometheus(
     *,
     interval: str | None = "1s",
     spools: Sequence[Path] = (),
+    patience: str | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> Iterator[Prometheus]:
     """The shipped configuration and rules.
 
@@ -152,11 +154,19 @@ def shipped_prometheus(
         alerts_to: Where alerts go.
         interval: Between scrapes, and between evaluations of the rules; None as shipped.
         spools: Whose ``targets.json`` are read as well; :func:`link` adds others later.
+        patience: Of every alert (``for``); None as shipped.
+        thresholds: By name, in place of those that are shipped.
     """
     (home / "targets").mkdir(parents=True)
     for spool in spools:
         link(home, spool)
-    (home / "alerts.yml").write_text((MONITORING / "prometheus" / "alerts.yml").read_text())
+    rules = (MONITORING / "prometheus" / "alerts.yml").read_text()
+    if patience is not None:
+        rules = re.sub(r"\bfor: \w+", f"for: {patience}", rules)
+    for name, value in (thresholds or {}).items():
+        rules, times = re.subn(rf"(:{name} .*\n\s+expr: vector)\(.*\)", rf"\1({value})", rules)
+        assert times == 1, name
+    (home / "alerts.yml").write_text(rules)
     port = free_port()
     text = (MONITORING / "prometheus" / "prometheus.yml").read_text()
     for old, new in {"9464": exporter_port, "9093": alerts_to.url.rpartition(":")[2], "9090": port}.items():

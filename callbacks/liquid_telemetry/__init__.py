@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from liquid_telemetry.callbacks import OpenTelemetrySpans, PrometheusMetrics, StructlogEvents, Telemetry
     from liquid_telemetry.errors import NonFiniteLossError
+    from liquid_telemetry.inference.helper import Inference
 
 __all__ = [
+    "Inference",
     "NonFiniteLossError",
     "OpenTelemetrySpans",
     "PrometheusMetrics",
@@ -22,12 +24,13 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+_ELSEWHERE = {"Inference": "inference.helper", "NonFiniteLossError": "errors"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'liquid_telemetry' has no attribute {name!r}")
-    module = "errors" if name.endswith("Error") else "callbacks"
+    module = _ELSEWHERE.get(name, "callbacks")
     return getattr(import_module(f"liquid_telemetry.{module}"), name)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from liquid_telemetry.observe.guard import Faults
 from liquid_telemetry.observe.run import ObserverOptions
+from liquid_telemetry.switch import is_switched_off
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -23,8 +23,6 @@ elif "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modul
     from pytorch_lightning import Callback
 else:
     from lightning.pytorch import Callback
-
-SWITCH = "LIQUID_TELEMETRY_ENABLED"
 
 _observers: WeakKeyDictionary[Any, Observer] = WeakKeyDictionary()
 _orphaned = Faults()
@@ -58,7 +56,7 @@ class TelemetryCallback(Callback):
     """
 
     def __init__(self, enabled: bool, options: ObserverOptions) -> None:
-        self.enabled = enabled and os.environ.get(SWITCH, "").lower() not in ("0", "false", "off", "no")
+        self.enabled = enabled and not is_switched_off()
         self._options = options
         self._observer: Observer | None = None
         if not self.enabled:

@@ -35,7 +35,11 @@ examples:
   liquid-train view                                    curves and events of the runs in runs/, also old ones
   liquid-train clean --older-than 30d --dry-run        runs that may go, and why
   liquid-train logs runs                               rates, failures, slow epochs and anomalies of event logs
+  liquid-train export --ckpt runs/RUN/checkpoints/best.ckpt --target onnx     files that run without liquid-train
+  liquid-train bench --ckpt runs/RUN/checkpoints/best.ckpt     how fast it infers; slower than before?
+  liquid-train serve --ckpt runs/RUN/checkpoints/best.ckpt                predictions over HTTP
   liquid-train run -- python train.py                  any command, in a container too; see run --help
+  liquid-train doctor                                  is this machine and the stack well, and what to do
   liquid-train fit --help                              every option of a subcommand
   liquid-train fit --model.help LiquidClassifier       every option of a model
   liquid-train fit --data.help ArchiveDataModule       every option of a data module"""

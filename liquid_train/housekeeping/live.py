@@ -20,8 +20,9 @@ _STARTS = 60.0  # seconds; an exporter needs a few to start
 def why_live(run: RunFolder, now: float) -> str | None:
     """Return why a run must not be touched, or None when it is over.
 
-    It is not over while a process holds its seat in the spool, while a living exporter has the seat, and, of a run
-    without an end in its log (which may go on where this host cannot look), while its process lives or for a day.
+    It is not over while a process holds its seat in the spool or a living exporter has it; without a spool (metrics
+    are off) while its process lives, for ``test`` may follow ``fit``; without an end in its log while its process
+    lives and, as that may be on another host, for a day.
     """
     try:
         seated = _is_seated(run, now)
@@ -29,10 +30,11 @@ def why_live(run: RunFolder, now: float) -> str | None:
         return f"may be live: its spool cannot be read ({error.strerror})"
     if seated is not None:
         return seated
-    if has_ended(run.path):
+    ended = has_ended(run.path)
+    if _has_process(run) and (not ended or run.manifest.get("spool") is None):
+        return f"live: process {run.manifest['pid']} runs, and nothing says that it is done with it"
+    if ended:
         return None
-    if _has_process(run):
-        return f"live: process {run.manifest['pid']} runs, and its log has no end"
     if now - run.touched < DAY:
         return "may be live elsewhere: no end in its log, and written to within a day"
     return None

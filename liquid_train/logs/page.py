@@ -11,7 +11,7 @@ from liquid_train.logs.table import WHAT, plain
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1d21; --dim: #56606a; --paper: #fff; --panel: #f5f7f9; --line: #d9dee3;
-  --lines: #2563c9; --warnings: #a86a00; --errors: #b3261e; --slow: #8b3fc4 }
+  --lines: #2563c9; --warnings: #855900; --errors: #b3261e; --slow: #8b3fc4 }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --dim: #a3adb7; --paper: #14171a; --panel: #1c2024;
   --line: #363c43; --lines: #7aa8ff; --warnings: #e0b04a; --errors: #ff8178; --slow: #c792ff } }
 body { margin: 0 auto; padding: 1rem; max-width: 75rem; background: var(--paper); color: var(--ink);
@@ -20,12 +20,12 @@ h1 { font-size: 1.3rem; margin: 0 } h2 { font-size: 1.1rem; margin: 1.5rem 0 .4r
 p { margin: .2rem 0; color: var(--dim) }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
 th, td { padding: .2rem .7rem .2rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
-th { font-weight: 600; white-space: nowrap } td { overflow-wrap: anywhere; min-width: 4rem }
+th { font-weight: 600; white-space: nowrap } td { overflow-wrap: break-word; max-width: 28rem }
 .number { text-align: right; font-variant-numeric: tabular-nums }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .6rem; margin: 1rem 0 }
 .facts div { background: var(--panel); border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .7rem }
 .facts b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums }
-.bad b { color: var(--errors) } svg { display: block; width: 100%; height: auto }
+.bad b { color: var(--errors) } svg { display: block; width: 100%; min-width: 40rem; height: auto }
 svg text { fill: var(--dim); font: 11px system-ui, sans-serif } .grid { stroke: var(--line) }
 .lines { fill: var(--lines) } .warnings { fill: var(--warnings) } .errors { fill: var(--errors) }
 .slow { fill: var(--slow) } .key::before { content: "■ " } .key.lines { color: var(--lines) }

@@ -53,9 +53,10 @@ def _plot(marks: str, title: str, most: str, first: str, last: str) -> str:
         f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y}" y2="{y}"/>' for y in (_HEAD, floor)
     )
     return (
+        '<div class="scroll" tabindex="0">'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{lines}{marks}'
         f'<text x="{_LEFT - 6}" y="{_HEAD + 4}" text-anchor="end">{escape(most)}</text>'
         f'<text x="{_LEFT - 6}" y="{floor}" text-anchor="end">0</text>'
         f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{escape(first)}</text>'
-        f'<text x="{_WIDTH}" y="{_HEIGHT - 6}" text-anchor="end">{escape(last)}</text></svg>'
+        f'<text x="{_WIDTH}" y="{_HEIGHT - 6}" text-anchor="end">{escape(last)}</text></svg></div>'
     )

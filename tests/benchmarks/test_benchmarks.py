@@ -85,6 +85,13 @@ def test_a_short_soak_counts_exactly():
     assert done.stdout.splitlines()[-1] == "every count is exact"
 
 
+def test_logs_are_counted_alike_by_both_ways():
+    done = run("benchmarks.logs", "--gigabytes=0.003", "--repeats=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0.00 GB, 5,")
+    assert "; counts equal" in done.stdout
+
+
 def test_the_tables_of_the_networks(monkeypatch, capsys):
     monkeypatch.setattr(parts, "MEMORY", cases.MEMORY[:1])
     monkeypatch.setattr(parts, "STEPS", cases.STEPS[-1:])

@@ -223,6 +223,14 @@ def test_run_without_an_end(
     assert (why or "not of the newest 0") in capsys.readouterr().out
 
 
+def test_process_without_a_seat_may_go_on_after_an_end(capsys: pytest.CaptureFixture[str]) -> None:
+    make("tested", -0.1, spool=None, pid=os.getpid())
+    make("seated", -0.1, pid=os.getpid())
+    assert main(["clean", "--keep", "0", "--yes"]) == 0
+    assert left() == ["tested"]
+    assert "nothing says that it is done with it" in capsys.readouterr().out
+
+
 def test_run_that_went_on_after_its_end_has_none() -> None:
     folder = make("again", 0.5)
     with (folder / "events.jsonl").open("a") as log:

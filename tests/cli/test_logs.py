@@ -14,8 +14,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import browser
 import pytest
 import tiny
+from axe_playwright_python.sync_playwright import Axe
+from servers import binary
 
 from liquid_telemetry import Telemetry
 from liquid_train.__main__ import main
@@ -320,6 +323,19 @@ def test_page_holds_all_and_runs_nothing(history: Path, capsys: pytest.CaptureFi
     assert not re.search(r"\son\w+=", text)
     assert "url(" not in text
     assert {"<img src=x>", "Failures by cause", "killed", "2"} <= set(page.texts)
+
+
+def test_page_in_a_browser(history: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = history / "report.html"
+    assert main(["logs", "--html", str(target), str(history)]) == 0
+    with browser.chromium(binary("chromium")) as visit:
+        for size, scheme in (("desktop", "light"), ("phone", "dark")):
+            page = visit(target.as_uri(), size, scheme)
+            found = Axe().run(page.page).response["violations"]
+            assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
+            assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), size
+            assert page.problems == []
+            assert page.requests == [target.as_uri()]
 
 
 class Failing(tiny.Tiny):

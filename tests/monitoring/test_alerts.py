@@ -28,7 +28,9 @@ SEVERITIES = {
     "TrainingLossNotFinite": "warning",
     "TrainingEpochSlow": "warning",
     "TrainingThroughputDropped": "warning",
+    "TrainingStraggler": "warning",
     "TrainingTelemetryDegraded": "warning",
+    "PerformanceRegression": "warning",
 }
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import signal
+import subprocess
 import sys
 import time
 import urllib.error
@@ -31,6 +32,7 @@ from liquid_telemetry.spool import exporter_address
 pytestmark = [pytest.mark.server("prometheus"), pytest.mark.server("prometheus-alertmanager")]
 
 OBSERVED = Path(__file__).parents[1] / "observed.py"
+AFTERWARDS = Path(__file__).parents[1] / "afterwards.py"
 NVML = """
 NVML_TEMPERATURE_GPU = 0
 class NVMLError(Exception): pass
@@ -106,32 +108,43 @@ def _call(spool: Path, calls: Counter[str]) -> None:
         calls[path] += 1
 
 
+def _visit(made: Stage, calls: Counter[str], process: subprocess.Popen[bytes]) -> None:
+    """Call again and again until a process has ended."""
+    deadline = time.monotonic() + 200
+    while process.poll() is None:
+        assert time.monotonic() < deadline
+        _call(made.spool, calls)
+        time.sleep(0.5)
+
+
 def _play(made: Stage) -> tuple[float, Counter[str]]:
     """One run in which everything happens; beside it two of another model, of which one fails, one is stopped."""
     start, calls = time.time(), Counter[str]()
     observed = made.start([sys.executable, str(OBSERVED)], made.home / "observed")
+    afterwards = made.start([sys.executable, str(AFTERWARDS)], made.home / "afterwards")
     stopped = made.start([sys.executable, str(JOB), "Broken", "--epochs", "500"], made.home / "stopped")
     stopped.trains()
     failing = ["Broken", "--at", "training_step", "--do", "raise"]
-    made.start([sys.executable, str(JOB), *failing], made.home / "failing").wait()
+    _visit(made, calls, made.start([sys.executable, str(JOB), *failing], made.home / "failing").process)
     stopped.signal(signal.SIGTERM)
-    deadline = time.monotonic() + 200
-    while observed.process.poll() is None:
-        assert time.monotonic() < deadline
-        _call(made.spool, calls)
-        time.sleep(0.5)
+    _visit(made, calls, observed.process)
     assert observed.process.returncode == 0, (observed.folder / "output").read_text()
+    _visit(made, calls, afterwards.process)
+    assert afterwards.process.returncode == 0, (afterwards.folder / "output").read_text()
     return start, calls
 
 
-def _is_over(made: Stage) -> bool:
+def _is_over(made: Stage, calls: int) -> bool:
     """Whether all is counted, no run is on show any more, and somebody has been told."""
+    answered = made.prometheus.query('sum(liquid_nn_api_calls_total{endpoint=~"/|other"})')
     counted = {**made.totals("Observed"), **made.totals("Broken")}
     ended = {"completed": 1, "failed/exception": 1, "interrupted/terminated": 1}
     told = made.prometheus.query("sum(alertmanager_notifications_total) > 0")
     return (
         ended.items() <= counted.items()
         and not made.prometheus.query("liquid_nn_training_info")
+        and not made.prometheus.query("liquid_nn_performance_regression")
+        and sum(answered.values()) >= calls
         and bool(told)
         and len(made.prometheus.query('ALERTS{alertstate="firing"}')) >= 3
     )
@@ -146,7 +159,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         patch.setenv("PYTHONPATH", str(home / "nvml"), prepend=":")
         with stage(home / "stage", shipped=False) as made:
             start, calls = _play(made)
-            eventually(lambda: _is_over(made), 60)
+            eventually(lambda: _is_over(made, calls.total()), 60)
             spool = made.spool
             (observed,) = (tiny.Written(path, spool) for path in (made.home / "observed" / "runs").iterdir())
             others = [
@@ -425,3 +438,18 @@ def _unix(timestamp: str) -> float:
 def _by_time(series: Series, stage: str) -> dict[float, float]:
     ((_, samples),) = (one for one in series if one[0]["stage"] == stage)
     return dict(samples)
+
+
+def test_what_comes_after_training_is_shown(seen: Seen) -> None:
+    deployed = {
+        (labels["target_platform"], labels["status"]): samples[-1][1]
+        for labels, samples in seen.panel("inference-and-api", "Deployments")
+    }
+    assert deployed == {
+        (platform, status): count
+        for platform in ("torch-export", "serve")
+        for status, count in {"started": 1, "completed": 1, "failed": 0}.items()
+    }
+    assert 1 in seen.values("inference-and-api", "Models served", environment="staging")
+    assert seen.values("inference-and-api", "Slower than the baseline")[-1] == 0
+    assert seen.values("inference-and-api", "Slower than the baseline", model_name="LiquidClassifier")

@@ -27,7 +27,20 @@ OPERATING = ROOT / "docs" / "operating.md"
 EVERY = [*PAGES, INDEX, OPERATING]
 HEADINGS = ["Meaning", "Impact", "Diagnosis", "Mitigation", "Resolution"]
 LEVELS = {"critical": "critical", "high": "critical", "medium": "warning", "low": "warning"}
-SUBCOMMANDS = {"fit", "validate", "test", "predict", "run", "view", "logs", "clean"}
+SUBCOMMANDS = {
+    "bench",
+    "clean",
+    "doctor",
+    "export",
+    "fit",
+    "logs",
+    "predict",
+    "run",
+    "serve",
+    "test",
+    "validate",
+    "view",
+}
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
 pytestmark = [pytest.mark.filterwarnings(noise) for noise in tiny.LIGHTNING_NOISE]

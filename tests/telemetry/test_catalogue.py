@@ -16,7 +16,7 @@ from tiny import Tiny, TinyData, fit, only_run, runs, workplace
 from liquid_telemetry import Telemetry
 from liquid_telemetry.observe import observer, progress
 from liquid_telemetry.observe.device import DeviceClock
-from liquid_telemetry.signals import ATTRIBUTES, EVENTS, METRICS, NAMESPACE, PREFIX, SPANS
+from liquid_telemetry.signals import ATTRIBUTES, EVENTS, METRICS, NAMESPACE, PREFIX, REQUEST_SPANS, SPANS
 from liquid_telemetry.signals._events import COMMON_FIELDS
 
 
@@ -121,7 +121,7 @@ def test_every_bucket(emitted):
 def test_every_span_with_its_parent_and_attributes(emitted):
     names = {span["spanId"]: span["name"] for span in emitted.spans}
     fitted = {span["traceId"]: span["end"] for span in emitted.spans if span["name"] == "fit"}
-    assert {span["name"] for span in emitted.spans} == SPANS.keys()
+    assert {span["name"] for span in emitted.spans} == SPANS.keys() - REQUEST_SPANS
     for span in emitted.spans:
         declared = SPANS[span["name"]]
         alone = span["name"] == "validation epoch" and span["start"] > fitted[span["traceId"]]
@@ -132,12 +132,15 @@ def test_every_span_with_its_parent_and_attributes(emitted):
 
 def test_every_attribute(emitted):
     seen = {name for span in emitted.spans for name in span["attributes"] if name != "error.type"}
-    assert seen == {NAMESPACE + name for name in ATTRIBUTES}
+    elsewhere = {name for span in REQUEST_SPANS for name in SPANS[span].attributes}
+    elsewhere -= {name for span in SPANS.keys() - REQUEST_SPANS for name in SPANS[span].attributes}
+    assert seen == {NAMESPACE + name for name in ATTRIBUTES.keys() - elsewhere}
 
 
 def test_every_event_with_its_level_and_fields(emitted):
     by_the_exporter_alone = {"training_stalled", "training_recovered"}
-    assert {event["event"] for event in emitted.events} == EVENTS.keys() - by_the_exporter_alone
+    by_commands = {event.name for event in EVENTS.values() if event.command}
+    assert {event["event"] for event in emitted.events} == EVENTS.keys() - by_the_exporter_alone - by_commands
     for event in emitted.events:
         declared = EVENTS[event["event"]]
         assert event["level"] == declared.level

@@ -368,7 +368,7 @@ def test_names_the_address_of_an_exporter_that_takes_longer_to_start_than_the_ru
         fit(callback)
     url = f"{exporter.address.url}/metrics"
     assert callback.run.metrics_url == url == runs()[-1].manifest["metrics_url"]
-    told = f"run {callback.run.run_id} at {url}"
+    told = f"run {callback.run.run_id}: live page {exporter.address.url}/, metrics {url}"
     assert [record.getMessage() for record in caplog.records] == [told]
     assert capsys.readouterr().err.splitlines().count(f"liquid_telemetry: {told}") == 1
 

@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from servers import eventually
 from tiny import only_run, read_spans, runs
+
+from liquid_telemetry.observe.backend import SpanRef
+from liquid_telemetry.observe.records import RunInfo
+from liquid_telemetry.signals import PREFIX, RANK_METRICS
+from liquid_telemetry.tracing.ranks import Ranks
 
 SCRIPT = Path(__file__).parent / "scripts" / "train.py"
 
@@ -76,6 +82,67 @@ def check_one_trace(run):
     assert {span["traceId"] for span in spans} == {run.manifest["trace_id"]}
     assert [span["name"] for span in spans if span.get("parentSpanId") not in known] == ["fit started"]
     assert {span["resource"]["liquid_train.rank"] for span in other} == {1}
+    theirs, ours = (
+        {
+            span["attributes"]["liquid_train.epoch.index"]: span
+            for span in part
+            if span["name"] == "train epoch"
+        }
+        for part in (other, run.spans)
+    )
+    assert theirs.keys() == ours.keys() == {0, 1}
+    for epoch, span in theirs.items():
+        (link,) = span["links"]
+        assert (link["traceId"], link["spanId"]) == (ours[epoch]["traceId"], ours[epoch]["spanId"])
+    assert all("links" not in span for span in run.spans)
+
+
+def test_epochs_beyond_the_trace_of_the_run_meet_in_traces_of_their_own():
+    runs_of = [
+        RunInfo("r", "M", Path(), "train", True, 0, "ab" * 16, "cd" * 8, rank=r, world_size=4) for r in (0, 3)
+    ]
+    root = SpanRef("ab" * 16, "cd" * 8)
+    first, other = (Ranks(run) for run in runs_of)
+    assert first.budget().limit == 500
+    for epoch in range(4):  # 2 + 4 * (100 + 1 + 10 + 1) <= 450
+        (mine, fits), (theirs, too) = (ranks.place(epoch, 100, root) for ranks in (first, other))
+        assert fits is too is True
+        assert (mine.parent, mine.links, theirs.parent) == (root, (), root)
+        assert theirs.links == (SpanRef(root.trace_id, mine.span_id),)
+        for ranks in (first, other):
+            ranks.plan(10)
+    seen = set()
+    for epoch in (4, 5):
+        (mine, fits), (theirs, too) = (ranks.place(epoch, 100, root) for ranks in (first, other))
+        assert fits is too is False
+        assert (mine.parent, mine.links, theirs.links) == (None, (root,), (root,))
+        assert theirs.parent == SpanRef(mine.trace_id, mine.span_id)
+        seen |= {mine.trace_id}
+    assert len(seen | {root.trace_id}) == 3
+
+
+def test_every_rank_tells_of_its_batches(exporter):
+    training = Training(strategy="ddp", slow=1, callbacks="telemetry")
+    assert training.code == 0, training.output
+    (run,) = runs()
+    found = [samples_of(run, rank) for rank in (0, 1)]
+    assert found[1].keys() == {("Model", name, "1") for name in RANK_METRICS}
+    assert {key for key in found[0] if key[1] in RANK_METRICS} == {
+        ("Model", name, "0") for name in RANK_METRICS
+    }
+    works = [found[rank]["Model", "training_rank_work_seconds", str(rank)] for rank in (0, 1)]
+    assert works[0] < 0.03 <= works[1]  # the slow rank works, the other waits for it in backward
+    batches = [found[rank]["Model", "training_rank_batch_seconds", str(rank)] for rank in (0, 1)]
+    assert min(batches) > works[0]
+
+
+def samples_of(run, rank):
+    text = (run.spool / "runs" / run.dir.name / f"{rank}.prom").read_text()
+    return {
+        (one.labels.get("model_name"), one.name.removeprefix(PREFIX), one.labels.get("rank")): one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+    }
 
 
 SLOW = pytest.mark.slow

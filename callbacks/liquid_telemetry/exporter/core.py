@@ -17,6 +17,7 @@ from liquid_telemetry.exporter.faults import Faults
 from liquid_telemetry.exporter.host import Host
 from liquid_telemetry.exporter.ledger import Receipt
 from liquid_telemetry.exporter.past import PastRuns
+from liquid_telemetry.exporter.ranks import add_ranks
 from liquid_telemetry.exporter.runs import Run
 from liquid_telemetry.exporter.settings import Settings
 from liquid_telemetry.exporter.sinks.dispatch import Sinks
@@ -116,6 +117,7 @@ class Exporter:
         runs, exposition = self.runs, merge.Exposition()
         merge.add_totals(exposition, totals)
         merge.add_runs(exposition, runs)
+        add_ranks(exposition, runs)
         if self.host.sample is not None:
             merge.add_host(exposition, self.host.sample)
         merge.add_gauges(exposition, runs)

@@ -84,6 +84,8 @@ class Courses:
 
     def follow(self, run: Run) -> Iterator[Exception]:
         """Add a point to the course of a run that lives, the last one of one that has ended; yields what went wrong."""
+        if run.ranks and run.lead.number > 0:  # of a run that begins on another node, which keeps its course
+            return
         if run.history is None and run.ranks and not run.launching:
             folder = Path(run.record.run_dir) if run.record.run_dir else run.directory
             run.history = History(folder / FILE, self._background, self._errors.append)

@@ -101,7 +101,7 @@ def add_runs(exposition: Exposition, runs: Iterable[Run]) -> None:
         if run.job:
             _add_state(exposition, run)
     for run in shown:
-        slot = _slot(run)
+        slot = slot_of(run)
         for family, sample in _samples(run.lead.snapshot.families):
             if "model_name" in sample.labels:
                 exposition.add(family, sample._replace(labels={**sample.labels, **slot}))
@@ -139,11 +139,12 @@ def _samples(families: Iterable[Metric]) -> Iterator[tuple[Metric, Sample]]:
 
 
 def _add_state(exposition: Exposition, run: Run) -> None:
-    labels = {"model_name": run.label, **_slot(run)}
+    labels = {"model_name": run.label, **slot_of(run)}
     exposition.put("training_active", float(run.live and run.outcome is None), **labels)
     for state in JOB_STATES:
         exposition.put("training_job_state", float(state == run.state), state=state, **labels)
 
 
-def _slot(run: Run) -> dict[str, str]:
+def slot_of(run: Run) -> dict[str, str]:
+    """Return the label that tells a run from others of its model at the same time; the first has none."""
     return {"slot": str(run.slot)} if run.slot else {}

@@ -189,6 +189,11 @@ class Run:
         return any(rank.record.job for rank in self.ranks.values())
 
     @property
+    def is_home(self) -> bool:
+        """Whether this is the node that counts it: of several, each has an exporter that sees its own ranks."""
+        return any(rank.record.node == 0 for rank in self.ranks.values())
+
+    @property
     def state(self) -> str:
         """One of the catalogue's job states."""
         if self.outcome is not None:

@@ -162,15 +162,18 @@ class Watch:
             waited = self._has_waited(run, now)
             entry.outcome = decide(run.ranks.values(), waited=waited, stalled=run.stalled)
             if entry.outcome is not None:
-                self._book.ledger.add(run.label, (entry.outcome.kind, entry.outcome.reason), now)
-                self._book.changed = True
+                self._add(run, (entry.outcome.kind, entry.outcome.reason), now)
                 log.info("run %s (%s): %s", run.run_id, run.model, entry.outcome)
         run.outcome = entry.outcome
         trains = any(rank.record.status == "running" for rank in run.ranks.values())
         if not entry.started and (trains or run.outcome is not None):
             entry.started = True
-            self._book.ledger.add(run.label, ("started", ""), now)
-            self._book.changed = True
+            self._add(run, ("started", ""), now)
+
+    def _add(self, run: Run, what: tuple[str, str], now: float) -> None:
+        self._book.changed = True
+        if run.is_home:
+            self._book.ledger.add(run.label, what, now)
 
     def _has_waited(self, run: Run, now: float) -> bool:
         """Whether what others may say of a death has been waited for; a parent first ends all it has spawned."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 SinkOptions = tuple[str | None, str | None, bool | str]
 
 _MAX_NAMES = 100
+_WORK = ("data", "transfer", "forward", "optimizer")
 _DATASETS = {"train": "train", "validation": "val", "test": "test"}
 
 
@@ -167,7 +168,17 @@ class PrometheusBackend:
         store.set("training_last_progress_timestamp_seconds", block.end_ns[-1] / 1e9)
         if stage != "train":
             self._inference(block)
+        elif self._run is not None and self._run.world_size > 1:
+            self._rank(block, str(self._run.rank))
         self._losses(block)
+
+    def _rank(self, block: BatchBlock, rank: str) -> None:
+        """What this rank's batches took, and what of it was not spent waiting for other ranks."""
+        phases = dict(zip(PHASES, (block.phase_ns.mean(axis=0) / 1e9).tolist(), strict=False))
+        work = sum(phases.get(phase, 0.0) for phase in _WORK)
+        self._store.set("training_rank_batch_seconds", block.seconds.mean(), rank, "")
+        self._store.set("training_rank_data_wait_seconds", phases.get("data", 0.0), rank, "")
+        self._store.set("training_rank_work_seconds", work, rank, "")
 
     def _inference(self, block: BatchBlock) -> None:
         self._store.histogram("inference_duration_seconds").observe_all(block.seconds)

@@ -23,11 +23,16 @@ class Embedded(Collector):
     def __init__(self) -> None:
         self._stores: dict[str, Store] = {}
         self._totals: dict[str, Store] = {}
+        self._others: list[Store] = []
         self._process = Store("")
 
     def show(self, store: Store) -> None:
         """Show a run, in place of an earlier one of the same model."""
         self._stores[store.model_name] = store
+
+    def show_besides(self, store: Store) -> None:
+        """Show what is no run's, such as the requests of a server."""
+        self._others.append(store)
 
     def job(self, store: Store) -> EmbeddedJob:
         """The job that a run is, counted with the others of its model."""
@@ -42,7 +47,8 @@ class Embedded(Collector):
         """Each family once, with the samples of all runs."""
         self._process.set("memory_usage_bytes", psutil.Process().memory_info().rss, "process")
         families: dict[str, Metric] = {}
-        for store in (*list(self._stores.values()), *list(self._totals.values()), self._process):
+        stores = (*list(self._stores.values()), *list(self._totals.values()), *list(self._others))
+        for store in (*stores, self._process):
             for family in store.collect():
                 if family.name in families:
                     families[family.name].samples = _merge(families[family.name].samples + family.samples)
@@ -63,9 +69,19 @@ def _merge(samples: list[Sample]) -> list[Sample]:
 
 def embed(store: Store, registry: CollectorRegistry, *, is_job: bool) -> EmbeddedJob | None:
     """Show a run's metrics in a registry; returns its job if it is one."""
+    collector = _collector(registry)
+    collector.show(store)
+    return collector.job(store) if is_job else None
+
+
+def embed_besides(store: Store, registry: CollectorRegistry) -> None:
+    """Show metrics that are no run's."""
+    _collector(registry).show_besides(store)
+
+
+def _collector(registry: CollectorRegistry) -> Embedded:
     collector = _embedded.get(registry)
     if collector is None:
         collector = _embedded[registry] = Embedded()
         registry.register(collector)
-    collector.show(store)
-    return collector.job(store) if is_job else None
+    return collector

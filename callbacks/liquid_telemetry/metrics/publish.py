@@ -18,6 +18,7 @@ from liquid_telemetry.metrics.stacks import StackFile
 from liquid_telemetry.metrics.store import Store
 from liquid_telemetry.observe.pulse import Heart
 from liquid_telemetry.observe.records import RunInfo
+from liquid_telemetry.signals import RANK_METRICS
 from liquid_telemetry.spool import (
     ExporterAddress,
     RunRecord,
@@ -32,6 +33,9 @@ from liquid_telemetry.spool import wait_exporter as _wait_exporter
 
 _log = logging.getLogger("liquid_telemetry")
 SNAPSHOT_EVERY = 1.0
+NODE_METRICS = ("training_info", *RANK_METRICS)
+"""Metrics that the first rank of every other node publishes: its exporter sees no rank 0, but is to name the run."""
+
 wait_exporter = partial(_wait_exporter, timeout=0.25)
 """A run may be over before the exporter that it started serves: so long may its end wait to name the address."""
 
@@ -94,6 +98,8 @@ class Publisher:
             run_id=run.run_id,
             model_name=run.model_name,
             rank=run.rank,
+            world_size=run.world_size,
+            node=run.node_rank,
             job=run.job,
             stage=run.stage,
             started=run.start_ns / 1e9,
@@ -123,6 +129,8 @@ class Publisher:
             self._seat.update(**position)
         if self._run.rank == 0:
             self._seat.publish(generate_latest(store))  # type: ignore[no-untyped-call]
+        elif part := store.part(NODE_METRICS if self._run.local_rank == 0 else RANK_METRICS):
+            self._seat.publish(generate_latest(part))  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Give up the seat; a run that never got to train was a Tuner's.

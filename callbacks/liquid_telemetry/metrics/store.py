@@ -84,6 +84,12 @@ class Store:
         """End all series of a family."""
         self._values.pop(name, None)
 
+    def part(self, names: Iterable[str]) -> Store | None:
+        """A store of some families alone, which are no histograms; None when none of them has a sample."""
+        chosen = Store(self.model_name)
+        chosen._values = {name: self._values[name] for name in names if name in self._values}
+        return chosen if chosen._values else None
+
     def histogram(self, name: str, *labels: str) -> Histogram:
         """A histogram, made when it is new."""
         children = self._histograms.setdefault(name, {})

@@ -38,6 +38,7 @@ class RunInfo:
     """The span of TRACEPARENT."""
     rank: int = 0
     local_rank: int = 0
+    node_rank: int = 0
     world_size: int = 1
     strategy: str = ""
     accelerator: str = ""

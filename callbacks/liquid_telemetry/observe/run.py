@@ -82,7 +82,7 @@ def new_run(
         together: Whether every rank comes here, so that all can take rank 0's identity. Not so on an exception
             before that: a broadcast would wait there for ranks that never come.
     """
-    identity = _identity(start_ns, os.environ)
+    identity = draw_identity(start_ns, os.environ)
     if trainer.world_size > 1:
         identity = trainer.strategy.broadcast(identity) if together else _agreed(trainer, identity)
     run_id, trace_id, root_span_id, parent_span_id = identity
@@ -99,6 +99,7 @@ def new_run(
         parent_span_id=parent_span_id,
         rank=trainer.global_rank,
         local_rank=trainer.local_rank,
+        node_rank=trainer.node_rank,
         world_size=trainer.world_size,
         strategy=type(trainer.strategy).__name__,
         accelerator=type(trainer.accelerator).__name__,
@@ -110,7 +111,7 @@ def new_run(
 Identity = tuple[str, str, str, "str | None"]
 
 
-def _identity(start_ns: int, environment: Mapping[str, str]) -> Identity:
+def draw_identity(start_ns: int, environment: Mapping[str, str]) -> Identity:
     """Run id, trace id, root span id, parent span id; drawn from the system so that no seed can repeat them."""
     moment = datetime.fromtimestamp(start_ns / 1e9, timezone.utc)
     run_id = f"{moment:%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"

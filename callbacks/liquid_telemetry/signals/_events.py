@@ -18,6 +18,8 @@ class Event:
     level: Literal["info", "warning", "error"]
     help: str
     fields: tuple[str, ...] = ()
+    command: bool = False
+    """Whether a command that trains nothing writes it."""
 
 
 _ALL = (
@@ -167,6 +169,49 @@ _ALL = (
             "memory_workers_bytes",
             "log_tail",
         ),
+    ),
+    Event(
+        "model_deployment_started",
+        "info",
+        "A model is about to be served or exported.",
+        ("model_version", "target_platform", "deployment_id"),
+        command=True,
+    ),
+    Event(
+        "model_deployment_completed",
+        "info",
+        "It is served or exported; path: the folder of an export.",
+        ("model_version", "target_platform", "deployment_id", "duration_seconds", "path"),
+        command=True,
+    ),
+    Event(
+        "model_deployment_failed",
+        "error",
+        "It could not be served or exported.",
+        (
+            "model_version",
+            "target_platform",
+            "deployment_id",
+            "duration_seconds",
+            "error_type",
+            "error_message",
+        ),
+        command=True,
+    ),
+    Event(
+        "serving_ended",
+        "info",
+        "A server of a model has answered what it had accepted, and ends.",
+        ("model_version", "deployment_id", "duration_seconds", "reason"),
+        command=True,
+    ),
+    Event(
+        "performance_regression_detected",
+        "warning",
+        "liquid-train bench found inference slower than the baseline allows. duration: median seconds now of the "
+        "slowest case; threshold: those allowed; ratio: of the medians, its interval from low to high.",
+        ("duration", "threshold", "case", "ratio", "low", "high", "allowed", "baseline"),
+        command=True,
     ),
 )
 

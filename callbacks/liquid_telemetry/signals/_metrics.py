@@ -20,12 +20,22 @@ FAILURE_REASONS = (
     "nonfinite",
     "unknown",
 )
+RANK_STATS = ("min", "median", "max")
+RANK_METRICS = (
+    "training_rank_batch_seconds",
+    "training_rank_data_wait_seconds",
+    "training_rank_work_seconds",
+)
+"""What every rank publishes of itself; the rest is rank 0's."""
+
 INTERRUPTION_REASONS = ("user", "terminated")
 
 BATCH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 EPOCH_BUCKETS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 CHECKPOINT_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 INFERENCE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
+BENCHMARK_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1)
+DEPLOYMENT_STATUSES = ("started", "completed", "failed")
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,8 @@ class Metric:
         unit: Base unit in words, empty for pure numbers.
         buckets: Upper bounds of a histogram, without +Inf.
         model_labelled: Whether every sample carries ``model_name``.
-        source: ``run`` when the training process measures it, ``exporter`` when the exporter process does.
+        source: ``run`` when the training process measures it, ``exporter`` when the exporter process does, ``command``
+            when a subcommand of ``liquid-train`` or a program that infers does.
     """
 
     name: str
@@ -50,7 +61,7 @@ class Metric:
     unit: str = ""
     buckets: tuple[float, ...] = ()
     model_labelled: bool = True
-    source: Literal["run", "exporter"] = "run"
+    source: Literal["run", "exporter", "command"] = "run"
 
     @property
     def full_name(self) -> str:
@@ -93,6 +104,31 @@ _ALL = (
         ("phase",),
         "seconds",
         BATCH_BUCKETS,
+    ),
+    Metric(
+        "training_rank_batch_seconds",
+        "gauge",
+        "Mean wall time of a rank's last batches, without the wait for data; with several ranks only.",
+        ("rank", "stat"),
+        "seconds",
+        source="exporter",
+    ),
+    Metric(
+        "training_rank_data_wait_seconds",
+        "gauge",
+        "Mean time that a rank waited for each of its last batches; with several ranks only.",
+        ("rank", "stat"),
+        "seconds",
+        source="exporter",
+    ),
+    Metric(
+        "training_rank_work_seconds",
+        "gauge",
+        "Mean time of a rank's last batches in data, transfer, forward and optimizer; the ranks wait for one another"
+        " in backward.",
+        ("rank", "stat"),
+        "seconds",
+        source="exporter",
     ),
     Metric("training_batches_total", "counter", "Batches processed.", ("stage",)),
     Metric("training_samples_total", "counter", "Samples processed.", ("stage",)),
@@ -218,7 +254,7 @@ _ALL = (
     Metric(
         "inference_duration_seconds",
         "histogram",
-        "Wall time of a batch of validation, test or predict.",
+        "Wall time of an inference: a batch of validation, test or predict, or a request.",
         (),
         "seconds",
         INFERENCE_BUCKETS,
@@ -227,17 +263,49 @@ _ALL = (
     Metric(
         "inference_requests_total",
         "counter",
-        "Batches of validation, test and predict, by class of the module and device.",
+        "Batches of validation, test and predict, and requests, by class of the module and device.",
         ("model_type", "device"),
         model_labelled=False,
     ),
     Metric(
+        "benchmark_duration_seconds",
+        "histogram",
+        "Wall time of one inference in liquid-train bench.",
+        (),
+        "seconds",
+        BENCHMARK_BUCKETS,
+        model_labelled=False,
+        source="command",
+    ),
+    Metric(
+        "performance_regression",
+        "gauge",
+        "1 where the last benchmark of the model was slower than its baseline allows, else 0.",
+        source="command",
+    ),
+    Metric(
+        "model_deployments_total",
+        "counter",
+        "Deployments that began (started), went well (completed) or did not (failed).",
+        ("target_platform", "status"),
+        model_labelled=False,
+        source="command",
+    ),
+    Metric(
         "api_calls_total",
         "counter",
-        "Requests to the HTTP endpoints.",
+        "Requests to the HTTP endpoints of the exporter and of liquid-train serve.",
         ("endpoint", "method", "status"),
         model_labelled=False,
-        source="exporter",
+        source="command",
+    ),
+    Metric(
+        "active_models",
+        "gauge",
+        "Models that liquid-train serve serves now.",
+        ("environment",),
+        model_labelled=False,
+        source="command",
     ),
 )
 

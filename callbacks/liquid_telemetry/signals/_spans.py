@@ -47,6 +47,11 @@ ATTRIBUTES: dict[str, str] = {
     "checkpoint.path": "File or folder that was written.",
     "outcome": "completed, failed or interrupted.",
     "reason": "Why the run failed or was interrupted.",
+    "model.type": "Class of the module, or name of the function, that answers.",
+    "device": "Where the model runs.",
+    "input.shape": "Shape of the input, as text.",
+    "output.shape": "Shape of the output, as text.",
+    "wait.duration": "Seconds that a served request waited for its batch.",
 }
 
 _PHASES = tuple(
@@ -76,6 +81,8 @@ _EPOCH = (
     "batches.kept",
     "samples.total",
 )
+
+_INFERENCE = "liquid_nn_inference"
 
 _ALL = (
     Span(
@@ -109,6 +116,22 @@ _ALL = (
         "The whole run, written last.",
         ("run.id", "model.name", "outcome", "reason", "global_step", "batches.total", *_PHASES),
     ),
+    Span(
+        _INFERENCE,
+        None,
+        "A request, of the helper Inference or of liquid-train serve; its parent is the caller's span, if any.",
+        ("run.id", "model.name", "input.shape", "output.shape"),
+    ),
+    Span("preprocess_input", _INFERENCE, "Makes tensors of what was asked.", ("input.shape",)),
+    Span(
+        "model_forward_pass",
+        _INFERENCE,
+        "The model's part, host time; when served, with the wait for a batch of that many series.",
+        ("model.type", "model.parameters", "device", "batch.samples", "wait.duration"),
+    ),
+    Span("postprocess_output", _INFERENCE, "Makes an answer of the output.", ("output.shape",)),
 )
 
 SPANS: dict[str, Span] = {span.name: span for span in _ALL}
+REQUEST_SPANS = frozenset(name for name, span in SPANS.items() if _INFERENCE in (name, span.parent))
+"""Those of inference outside a Trainer."""

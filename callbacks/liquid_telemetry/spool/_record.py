@@ -22,6 +22,8 @@ class RunRecord:
         run_id: Also the name of the run's directory in the spool.
         model_name: Value of the ``model_name`` label.
         rank: Global rank.
+        world_size: How many ranks the run has, on all nodes together.
+        node: Number of the node; the run is counted on node 0.
         job: Whether the run is a job (``fit``), whose outcome is counted; ``validate``, ``test`` and
             ``predict`` alone are not.
         status: ``starting``, ``running``, ``completed``, ``failed``, ``interrupted``, ``tuned`` (the Tuner
@@ -51,6 +53,8 @@ class RunRecord:
     run_id: str
     model_name: str
     rank: int = 0
+    world_size: int = 1
+    node: int = 0
     job: bool = True
     status: str = "starting"
     stage: str | None = None

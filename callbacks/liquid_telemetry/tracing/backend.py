@@ -27,6 +27,7 @@ from liquid_telemetry.tracing.epoch import Epoch
 from liquid_telemetry.tracing.otlp_json import SpanData, Value
 from liquid_telemetry.tracing.own import OwnSink
 from liquid_telemetry.tracing.provider import ProviderSink, global_provider
+from liquid_telemetry.tracing.ranks import Place, Ranks
 from liquid_telemetry.tracing.resource import resource_of
 from liquid_telemetry.tracing.send import Sender
 from liquid_telemetry.tracing.sink import OpenSpan, Sink
@@ -65,6 +66,7 @@ class TracingBackend:
         if run is not self._run:
             self._root = self._fit = self._epoch = self._inner = self._last_epoch = None
             self._aborted, self._budget, self._omits_inner = [], Budget(), False
+            self._ranks: Ranks | None = None
             self._slow = {stage: SlowBatches() for stage in ("train", "validation", "test", "predict")}
         self._run = run
         self._parent = SpanRef(run.trace_id, run.parent_span_id) if run.parent_span_id else None
@@ -72,6 +74,9 @@ class TracingBackend:
         provider = self._provider or global_provider()
         self._sink: Sink = ProviderSink(provider) if provider else self._own_sink(run, faults)
         self._traces = None if provider else run.dir / rank_name("traces", run.rank)
+        if self._ranks is None and self._traces is not None and run.world_size > 1:
+            self._ranks = Ranks(run)
+            self._budget = self._ranks.budget()
 
     def _own_sink(self, run: RunInfo, faults: Faults) -> OwnSink:
         file, sender = run.dir / rank_name("traces", run.rank), None
@@ -137,6 +142,8 @@ class TracingBackend:
         attributes = known({"run.id": self._named.run_id, "stage": record.stage, "epoch.index": record.epoch})
         within = self._epoch is not None and record.stage != "train"
         if within and self._epoch is not None:
+            if self._ranks is not None:
+                self._ranks.plan(record.expected_batches or 0)
             self._omits_inner = not self._has_room(self._epoch.budget)
             if self._omits_inner:
                 return
@@ -144,17 +151,24 @@ class TracingBackend:
             self._inner = Epoch(span, self._epoch.budget, record.expected_batches)
             return
         self._omits_inner = False
-        expected = record.expected_batches or self._budget.limit // 2
-        if self._root is None or self._budget.fits(expected + 1):
-            span = self._sink.open(name, record.start_ns, attributes, self._root or self._parent)
-            budget = self._budget
-        else:
-            span = self._sink.open(name, record.start_ns, attributes, links=(self._root,))
-            budget = Budget()
+        place, budget = self._place(record)
+        span = self._sink.open(name, record.start_ns, attributes, **place._asdict())
         budget.used += 1
         self._epoch = Epoch(span, budget, record.expected_batches)
         self._correlation.epoch = span.ref
         self._note_unfinished()
+
+    def _place(self, record: EpochStarted) -> tuple[Place, Budget]:
+        """Where the span of an epoch goes, and what bounds that trace."""
+        expected = record.expected_batches or self._budget.limit // 2
+        if self._root is None:
+            return Place(self._parent), self._budget
+        if self._ranks is not None and record.stage == "train":
+            place, fits = self._ranks.place(record.epoch, expected, self._root)
+            return place, self._budget if fits else self._ranks.budget()
+        if self._budget.fits(expected + 1):
+            return Place(self._root), self._budget
+        return Place(None, (self._root,)), Budget()
 
     def _has_room(self, budget: Budget) -> bool:
         """Take a span for a validation or a checkpoint, if there is one."""

@@ -47,9 +47,10 @@ class OwnSink:
         parent: SpanRef | None = None,
         links: tuple[SpanRef, ...] = (),
         span_id: str | None = None,
+        trace_id: str | None = None,
     ) -> OpenSpan:
         """Begin a span. One with links and no parent begins a trace of its own."""
-        own_trace = os.urandom(16).hex() if links else self._trace_id
+        own_trace = trace_id or (os.urandom(16).hex() if links else self._trace_id)
         ref = SpanRef(parent.trace_id if parent is not None else own_trace, span_id or os.urandom(8).hex())
         return OpenSpan(name, ref, parent, start_ns, attributes, links)
 

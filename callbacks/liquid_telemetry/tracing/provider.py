@@ -37,6 +37,7 @@ class ProviderSink:
         parent: SpanRef | None = None,
         links: tuple[SpanRef, ...] = (),
         span_id: str | None = None,
+        trace_id: str | None = None,
     ) -> OpenSpan:
         """Begin a span; the provider chooses its ids."""
         native = self._tracer.start_span(

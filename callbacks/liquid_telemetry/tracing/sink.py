@@ -57,8 +57,9 @@ class Sink(Protocol):
         parent: SpanRef | None = None,
         links: tuple[SpanRef, ...] = (),
         span_id: str | None = None,
+        trace_id: str | None = None,
     ) -> OpenSpan:
-        """Begin a span; without a parent it begins a trace of its own."""
+        """Begin a span; without a parent it begins a trace of its own. The ids are wishes."""
 
     def close(
         self, span: OpenSpan, end_ns: int, attributes: Attributes, failure: Failure | None = None

@@ -20,6 +20,7 @@ def board() -> Board:
         [
             Row("Inference", [*_numbers(), _latency(), _requests(), _accuracy()]),
             Row("API", [_calls(), _errors(), _probes()]),
+            Row("After training", [_served(), _deployments(), _benchmark(), _slower()]),
             Row("Host", [_memory(), _cores()]),
             Row("GPU", _gpus()),
         ],
@@ -128,6 +129,48 @@ def _probes() -> object:
         Query(f"sum by (endpoint, status) ({rate(probes)})", "{{endpoint}} {{status}}"),
         note="Here: a second. 503 is the answer of a probe that says no.",
         unit="reqps",
+    )
+
+
+def _served() -> object:
+    active = _HERE.series("active_models")
+    return graph(
+        "Models served",
+        "active_models",
+        Query(f"sum by (environment) ({active})", "{{environment}}"),
+        note="By liquid-train serve.",
+    )
+
+
+def _benchmark() -> object:
+    buckets = _HERE.series("benchmark_duration_seconds", suffix="_bucket")
+    return graph(
+        "Benchmarks",
+        "benchmark_duration_seconds",
+        Query(quantile(0.5, buckets), "p50"),
+        Query(quantile(0.95, buckets), "p95"),
+        note="Of all its cases together; docs/bench.md tells them apart.",
+    )
+
+
+def _slower() -> object:
+    verdict = _HERE.series("performance_regression")
+    return graph(
+        "Slower than the baseline",
+        "performance_regression",
+        Query(f"last_over_time({verdict}[1d])", "{{model_name}} {{instance}}"),
+        note="What the last benchmark within a day said; 1 is an alert.",
+        steps=upper(1),
+    )
+
+
+def _deployments() -> object:
+    deployments = _HERE.series("model_deployments_total")
+    return graph(
+        "Deployments",
+        "model_deployments_total",
+        Query(f"sum by (target_platform, status) ({deployments})", "{{target_platform}} {{status}}"),
+        note="Since the counter began.",
     )
 
 

@@ -22,6 +22,7 @@ def board() -> Board:
             Row("Where it is", [*_position(), _steps(), _constants()]),
             Row("What it learns", _learning()),
             Row("Where the time goes", [_phases(), _batches(), _epochs(), *_throughput(), _device()]),
+            Row("The ranks", _ranks()),
             Row("What is kept", _checkpoints()),
             Row("What it says", [_log()]),
         ],
@@ -192,6 +193,19 @@ def _device() -> object:
         note="95 % of the batches take less.",
         span=24,
     )
+
+
+def _ranks() -> list[object]:
+    panels = {
+        "Work of each rank": ("training_rank_work_seconds", "The slowest holds up the others."),
+        "Wait for data of each rank": ("training_rank_data_wait_seconds", ""),
+        "Batches of each rank": ("training_rank_batch_seconds", "Waiting for other ranks included."),
+    }
+    few = "Above a world size of 16: least, median and greatest of a host."
+    return [
+        graph(title, name, _of(name, "{{rank}}{{stat}}"), note=f"{note} {few}".strip())
+        for title, (name, note) in panels.items()
+    ]
 
 
 def _checkpoints() -> list[object]:

@@ -52,12 +52,14 @@ class Model(pl.LightningModule):
         fail("setup")
 
     def training_step(self, batch, batch_idx):
+        if options.get("slow") == self.global_rank:
+            time.sleep(0.03)
         if self.global_step == 2:
             fail("training_step")
             if "dies" in options:
                 die(self)
         loss = torch.nn.functional.cross_entropy(self.linear(batch[0]), batch[1])
-        self.log("train_loss", loss, on_epoch=True, sync_dist=True)
+        self.log("train_loss", loss, on_epoch=True, sync_dist="slow" not in options)
         return loss
 
     def on_train_epoch_end(self):
@@ -91,7 +93,7 @@ class Data(pl.LightningDataModule):
 def main():
     pl.seed_everything(0)
     chosen = {
-        "telemetry": lambda: [Telemetry(port=0)],
+        "telemetry": lambda: [Telemetry(port=options.get("port", 0))],
         "all": lambda: [
             StructlogEvents(),
             PrometheusMetrics(port=0),
@@ -104,6 +106,7 @@ def main():
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=options.get("devices", 2),
+        num_nodes=options.get("nodes", 1),
         strategy=options.get("strategy", "auto"),
         max_epochs=2,
         callbacks=chosen,

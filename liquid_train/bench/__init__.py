@@ -1,0 +1,1 @@
+"""How fast a trained model infers, and whether it has become slower."""

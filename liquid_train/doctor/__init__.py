@@ -1,0 +1,1 @@
+"""Checks of a machine and of the stack that watches it, for `liquid-train doctor`."""

@@ -1,0 +1,1 @@
+"""Trained tasks as programs that run without this package."""

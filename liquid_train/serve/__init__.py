@@ -1,0 +1,1 @@
+"""`liquid-train serve`: a trained task over HTTP and WebSocket, under the telemetry of training."""
