@@ -8,6 +8,7 @@ parts:
   training    forward and backward pass, with one and two threads
   inference   whole sequences without autograd
   steps       one step of a cell with carried state
+  streams     one step of a stream
   memory      what a call keeps for its backward pass
   first_call  building the kernels, and loading them
   roofline    GFLOP/s of a training step beside a plain matrix product
@@ -27,6 +28,7 @@ PARTS = {
     "training": parts.training,
     "inference": parts.inference,
     "steps": parts.steps,
+    "streams": parts.streams,
     "memory": parts.memory,
     "first_call": parts.first_call,
     "roofline": parts.roofline,

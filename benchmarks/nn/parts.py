@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from benchmarks.nn.cases import CHANNELS, INFERENCE, MEMORY, OURS, STEPS, TRAINING, Case, Implementation
 from benchmarks.nn.timing import HEAD, measure, ratios
 from benchmarks.telemetry.measure import table
+from liquid_train.nn.native.library import without_kernels
+
+STREAMS = ("cell with kernels", "stream without", "stream with", "the same, reuse_output", "LSTM", "GRU")
 
 FIRST_CALL = """
 import time, torch
@@ -57,7 +61,34 @@ def _step(one: Implementation, hidden: int) -> Callable[[], Tensor]:
         other: nn.Module = {"LSTM": nn.LSTMCell, "GRU": nn.GRUCell}[one.name](CHANNELS, hidden)
         return lambda: other(x)
     cell, state = one.layer.rnn_cell, torch.zeros(1, one.layer.state_size)
-    return lambda: cell(x, state, 1.0)[1]
+
+    def step() -> Tensor:
+        nonlocal state
+        output: Tensor
+        output, state = cell(x, state, 1.0)
+        return output
+
+    return step
+
+
+def streams(rounds: int) -> None:
+    """Time one step of streams beside the cells."""
+    torch.set_num_threads(1)
+    print("## One step of a stream at batch 1, one thread\n")
+    rows = []
+    for case in STEPS:
+        reference, _, _, cell, *others = case.build()
+        for one in (reference, cell, *others):
+            one.forward = _step(one, case.hidden)
+        layer, x = cell.layer, torch.randn(1, CHANNELS)
+        with without_kernels():
+            made = [layer.stream()]
+        made += [layer.stream(), layer.stream(reuse_output=True)]
+        ours = [Implementation("stream", layer, partial(stream.step, x)) for stream in made]
+        everything = [reference, cell, *ours, *others]
+        measure(everything, _hundred, rounds)
+        rows.append((case.name, *ratios(everything, 1e6 / 100)))
+    table(["", "ncps, µs", *(f"{name}, times faster" for name in STREAMS)], rows)
 
 
 def _hundred(one: Implementation) -> None:

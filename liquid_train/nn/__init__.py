@@ -5,6 +5,7 @@ from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.ltc import LTC
 from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.memory_cell import MemoryCell
+from liquid_train.nn.streaming import Stream
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
 
-__all__ = ["LTC", "CfC", "CfCCell", "LTCCell", "MemoryCell", "WiredCfCCell"]
+__all__ = ["LTC", "CfC", "CfCCell", "LTCCell", "MemoryCell", "Stream", "WiredCfCCell"]

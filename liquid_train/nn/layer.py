@@ -16,6 +16,7 @@ from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.memory_cell import MemoryCell
 from liquid_train.nn.native.step import MOST_SAMPLES
 from liquid_train.nn.sequences import Sequences
+from liquid_train.nn.streaming import Stream, make_stream
 from liquid_train.nn.unroll import unroll
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
 
@@ -117,6 +118,20 @@ class LiquidLayer(nn.Module):
             output = sequences.restore_last(self.fc(sequences.last(outputs)))
         state = tuple(map(sequences.restore_state, state))
         return output, (state[0], state[1]) if self.use_mixed else state[0]
+
+    def stream(self, batch_size: int = 1, *, reuse_output: bool = False) -> Stream:
+        """Return an object that runs this layer step by step, at low latency and without autograd.
+
+        It has a copy of the weights as they are now, and a state of its own that is zero at first.
+
+        Args:
+            batch_size: Samples that advance together.
+            reuse_output: Whether each step overwrites the output of the one before.
+
+        Raises:
+            ValueError: If the weights are neither all float32 nor all float64.
+        """
+        return make_stream(self, batch_size, reuse_output)
 
     def _run(self, sequences: Sequences, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the outputs of all steps ``[B, T, O]`` and the state at each sequence's end."""

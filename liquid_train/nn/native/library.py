@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from liquid_train.nn.native.build import BuildError, built_library
-from liquid_train.nn.native.structures import CfCCall, LTCCall
+from liquid_train.nn.native.structures import STRUCTURES, CfCCall, LTCCall
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +34,13 @@ class Library:
             self.ltc_backward = _function(loaded, "ltc_backward", LTCCall)
             self.cfc_step = _step(loaded.cfc_step)
             self.ltc_step = _step(loaded.ltc_step)
-            sizes = (ctypes.c_int64 * 2)()
+            self.cfc_stream = _stream(loaded.cfc_stream)
+            self.ltc_stream = _stream(loaded.ltc_stream)
+            sizes = (ctypes.c_int64 * len(STRUCTURES))()
             loaded.liquid_sizes(sizes)
         except (OSError, AttributeError) as error:
             raise BuildError(f"{path} cannot be loaded: {error}") from error
-        if list(sizes) != [ctypes.sizeof(CfCCall), ctypes.sizeof(LTCCall)]:
+        if list(sizes) != list(map(ctypes.sizeof, STRUCTURES)):
             raise BuildError(f"{path} takes structures of {list(sizes)} bytes: it is of other sources")
 
 
@@ -101,5 +103,12 @@ def _function(loaded: ctypes.CDLL, name: str, structure: type[ctypes.Structure])
 def _step(function: Any) -> Any:
     pointer = ctypes.c_void_p
     function.argtypes = [*[pointer] * 4, ctypes.c_float, ctypes.c_int64, pointer, pointer]
+    function.restype = None
+    return function
+
+
+def _stream(function: Any) -> Any:
+    pointer = ctypes.c_void_p
+    function.argtypes = [pointer, pointer, pointer, ctypes.c_float, pointer]
     function.restype = None
     return function

@@ -1,4 +1,4 @@
-"""The structures that the kernels take, as in ``cfc.h`` and ``ltc.h``, and addresses of tensors for them."""
+"""The structures that the kernels take, as in ``cfc.h``, ``ltc.h`` and ``stream.h``, and addresses for them."""
 
 import ctypes
 from collections.abc import Sequence
@@ -47,6 +47,45 @@ class LTCCall(ctypes.Structure):
         *_fields(ctypes.c_void_p, "states grads d_x d_initial d_spans d_cm d_gleak d_vleak"),
         *_fields(ctypes.c_void_p, "input_w input_b output_w output_b"),
     ]
+
+
+class StreamCellCall(ctypes.Structure):
+    """``struct StreamCell`` of ``stream.h``."""
+
+    _fields_ = [
+        *_fields(ctypes.c_int64, "C H L K mode activation"),
+        *_fields(ctypes.c_void_p, "backbone heads a rate state"),
+    ]
+
+
+class CfCStreamCall(ctypes.Structure):
+    """``struct CfCStream`` of ``stream.h``."""
+
+    _fields_ = [
+        *_fields(ctypes.c_int64, "B cells outputs projected"),
+        *_fields(ctypes.c_void_p, "cell projection scratch"),
+    ]
+
+
+class StreamSynapsesCall(ctypes.Structure):
+    """``struct StreamSynapses`` of ``stream.h``."""
+
+    _fields_ = _fields(ctypes.c_void_p, "counts only sources rows")
+
+
+class LTCStreamCall(ctypes.Structure):
+    """``struct LTCStream`` of ``stream.h``."""
+
+    _fields_ = [
+        *_fields(ctypes.c_int64, "B C H M unfolds"),
+        *_fields(ctypes.c_void_p, "cm leak"),
+        *_fields(StreamSynapsesCall, "sensory neural"),
+        *_fields(ctypes.c_void_p, "scale shift state scratch"),
+    ]
+
+
+STRUCTURES = (CfCCall, LTCCall, StreamCellCall, CfCStreamCall, LTCStreamCall)
+"""In the order of ``liquid_sizes``."""
 
 
 def address(tensor: Tensor | None) -> int | None:

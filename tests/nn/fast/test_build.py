@@ -174,3 +174,11 @@ def test_narrower_vectors_give_the_same_numbers(target, monkeypatch, assert_equa
         for layer in (CfC(3, units), CfC(3, units, mode="pure"), LTC(3, units)):
             x, spans = torch.randn(19, 6, 3), torch.rand(19, 6)
             assert_equal_paths(layer, {"x": x, "hx": torch.randn(19, units), "spans": spans})
+            stream, state = layer.stream(3), torch.zeros(3, units)
+            layer.fast = False
+            for t in range(6):
+                with torch.no_grad():
+                    output, state = layer(x[:3, t : t + 1], state, spans[:3, t : t + 1])
+                torch.testing.assert_close(
+                    stream.step(x[:3, t], spans[:3, t]), output[:, 0], rtol=1e-5, atol=5e-6
+                )

@@ -1,0 +1,31 @@
+"""Choose the stream of a layer."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from liquid_train.nn.ltc_cell import LTCCell
+from liquid_train.nn.native.library import native
+from liquid_train.nn.native.packing import ACTIVATIONS
+from liquid_train.nn.streaming.native_stream import NativeStream
+from liquid_train.nn.streaming.numpy_stream import NumpyStream
+from liquid_train.nn.streaming.stream import Stream
+from liquid_train.nn.streaming.weights import cfc_weights
+
+if TYPE_CHECKING:
+    from liquid_train.nn.layer import LiquidLayer
+
+
+def make_stream(layer: "LiquidLayer", batch_size: int, reuse_output: bool) -> Stream:
+    """Return the quickest stream of a layer that there is on this machine."""
+    library = native() if _has_kernels(layer) else None
+    if library is None:
+        return NumpyStream(layer, batch_size, reuse_output)
+    return NativeStream(layer, batch_size, reuse_output, library)
+
+
+def _has_kernels(layer: "LiquidLayer") -> bool:
+    if layer.lstm is not None or any(part.dtype is not torch.float32 for part in layer.parameters()):
+        return False
+    cell = layer.rnn_cell
+    return isinstance(cell, LTCCell) or all(part.activation in ACTIVATIONS for part in cfc_weights(cell))
