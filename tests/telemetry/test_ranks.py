@@ -186,7 +186,7 @@ def told(run, name):
     [
         ("ddp", "kill", "failed/killed", 9),
         pytest.param("ddp_spawn", "kill", "failed/killed", 9, marks=SLOW),
-        ("ddp_spawn", "exit", "failed/exited", None),
+        pytest.param("ddp_spawn", "exit", "failed/exited", None, marks=SLOW),
         pytest.param("ddp", "segfault", "failed/crashed", 11, marks=SLOW),
         pytest.param("ddp_spawn", "segfault", "failed/crashed", 11, marks=SLOW),
         pytest.param("ddp", "exit", "failed/exited", None, marks=SLOW),

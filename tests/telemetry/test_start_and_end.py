@@ -128,7 +128,9 @@ class TestTheExporterProcess:
         made.test(Tiny(), datamodule=TinyData(), verbose=False)
         assert len(waits) == 1
         assert only_run().manifest["metrics_url"] == "http://127.0.0.1:9/metrics"
-        assert capsys.readouterr().err.endswith("live page http://127.0.0.1:9/, metrics http://127.0.0.1:9/metrics\n")
+        assert capsys.readouterr().err.endswith(
+            "live page http://127.0.0.1:9/, metrics http://127.0.0.1:9/metrics\n"
+        )
 
 
 HOOKS_OF_A_BATCH = (
