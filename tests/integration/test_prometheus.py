@@ -26,7 +26,7 @@ def seconds(span: dict[str, Any]) -> float:
 def test_prometheus_log_and_trace_tell_the_same_run(
     fit: Callable[..., Any], prometheus: Callable[..., Any]
 ) -> None:
-    run = fit()
+    run = fit("--trainer.max_epochs=250")  # long enough for several scrapes
     targets = run.spool / "targets.json"
     eventually(targets.exists, 60)
     server = prometheus(targets=targets, interval="500ms")
