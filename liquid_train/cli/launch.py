@@ -6,8 +6,8 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
+from liquid_train.cli.options import Options
 from liquid_train.errors import InputError
 
 DESCRIPTION = """Run a training command, in a container also as its first process: pass signals on to it, collect
@@ -24,11 +24,6 @@ exit codes: the command's own; 128 + N when signal N killed it (137 SIGKILL, 139
 127 when there is no such command, 126 when it cannot be executed, 1 for a mistake in the options of `run`.
 
 docs/launcher.md shows it under Docker, Kubernetes, Slurm and systemd."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"run: {message}; see liquid-train run --help")
 
 
 def seconds(text: str) -> float:
@@ -57,15 +52,9 @@ def port(text: str) -> int:
     return int(text)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Options:
     """Return the parser of the options before `--`."""
-    made = _Parser(
-        prog="liquid-train run",
-        usage="%(prog)s [options] -- COMMAND [ARGUMENT ...]",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Options("run", DESCRIPTION, usage="%(prog)s [options] -- COMMAND [ARGUMENT ...]")
     made.add_argument("--model-name", "--model_name", metavar="NAME", help="label of a failure before any run "
                       "has begun (default: the script's name)")  # fmt: skip
     made.add_argument("--linger", type=seconds, metavar="SECONDS", help="how long the end may wait to be scraped "

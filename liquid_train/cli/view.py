@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from liquid_train.cli.launch import port
+from liquid_train.cli.options import Options
 from liquid_train.errors import InputError
 
 DESCRIPTION = """Show the runs in a folder as the live page shows those of an exporter: curves, epochs, where the time
@@ -22,19 +21,9 @@ went, events and how each run ended. Tick several runs to compare them. A run th
 Ctrl-C ends it. Nothing in the folder is changed."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"view: {message}; see liquid-train view --help")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Options:
     """Return the parser of the options."""
-    made = _Parser(
-        prog="liquid-train view",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Options("view", DESCRIPTION)
     made.add_argument("dir", nargs="?", default="runs", metavar="DIR", help="folder with run directories, or one of "
                       "them (default: %(default)s)")  # fmt: skip
     made.add_argument("--host", default="127.0.0.1", help="address to serve at (default: %(default)s)")

@@ -28,6 +28,7 @@ function span(seconds) {
   if (!known(seconds)) return "–";
   for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"]])
     if (seconds >= size) return `${(seconds / size).toFixed(1)} ${unit}`;
+  if (seconds > 0 && seconds < 1) return `${number(1000 * seconds, 3)} ms`;
   return `${Math.max(0, seconds).toFixed(seconds < 10 ? 1 : 0)} s`;
 }
 
