@@ -15,7 +15,14 @@ from torch.autograd.function import once_differentiable
 
 from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.native.library import Library
-from liquid_train.nn.native.structures import ACTIVATIONS, MODES, CfCCall, address, addresses
+from liquid_train.nn.native.structures import (
+    ACTIVATIONS,
+    MODES,
+    CfCCall,
+    address,
+    addresses,
+    sequence,
+)
 
 
 @dataclass(frozen=True)
@@ -56,10 +63,11 @@ def run_native_cfc(library: Library, cell: CfCCell, x: Tensor, h: Tensor, spans:
     a, w_tau = (cell.A, cell.w_tau) if pure else (None, None)
     time_mask = cell.sparsity_mask if cell.strict_wiring else None
     maps = [part for linear in linears for part in (linear.weight, linear.bias)]
-    states: Tensor = NativeCfC.apply(  # type: ignore[no-untyped-call]
-        plan, x, h, times, cell.sparsity_mask, time_mask, a, w_tau, *maps
-    )
-    return states
+    tensors = (x, h, times, cell.sparsity_mask, time_mask, a, w_tau, *maps)
+    if torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in tensors):
+        states: Tensor = NativeCfC.apply(plan, *tensors)  # type: ignore[no-untyped-call]
+        return states
+    return _forward(plan, *tensors)[0]
 
 
 class NativeCfC(torch.autograd.Function):
@@ -77,25 +85,24 @@ class NativeCfC(torch.autograd.Function):
         maps: Weight and bias of each backbone layer, then of each head.
 
     Returns:
-        States after each step, ``[T, B, H]``.
+        States after each step, ``[T, B, H]``, in memory batch by batch if ``x`` is.
     """
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, x: Tensor, h: Tensor, *given: Tensor | None) -> Tensor:
         """Run the steps."""
-        x, given = x.contiguous(), tuple(None if part is None else part.contiguous() for part in given)
-        T, B, H = *x.shape[:2], h.shape[1]
         first = given[5]
         assert first is not None
-        states = h.new_empty(T + 1, B, H)
-        states[0] = h
-        values = h.new_empty(plan.layers, T, B, len(first) if plan.layers else 0)
-        u = h.new_empty(T, B, _head_count(plan, given[0]) * H)
-        call, _kept = _call(plan, x, given, states, values, u)
-        plan.library.cfc_forward(call)
-        ctx.save_for_backward(x, states, values, u, *given)
+        T, B, H = *x.shape[:2], h.shape[1]
+        kept = (
+            h.new_empty(T + 1, B, H),
+            h.new_empty(plan.layers, T, B, len(first) if plan.layers else 0),
+            h.new_empty(T, B, _head_count(plan, given[0]) * H),
+        )
+        out, x, given = _forward(plan, x, h, *given, kept=kept)
+        ctx.save_for_backward(x, *kept, *given)
         ctx.plan = plan
-        return states[1:]
+        return out
 
     @staticmethod
     @once_differentiable
@@ -104,15 +111,16 @@ class NativeCfC(torch.autograd.Function):
         plan: Plan = ctx.plan
         x, states, values, u, *given = ctx.saved_tensors
         spans, maps = given[0], given[5:]
-        call, _kept = _call(plan, x, given, states, values, u)
-        grads = grads.contiguous()
+        call, _kept = _call(plan, x, given, states.shape[2])
+        call.states, call.values, call.u = states.data_ptr(), values.data_ptr(), u.data_ptr()
+        grads = _in_rows(grads)
         d_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
         d_initial = torch.empty_like(states[0])
         d_spans = torch.empty_like(spans) if ctx.needs_input_grad[3] else None
         closed = states.new_zeros(call.threads, 2, states.shape[2])
         d_maps = [torch.empty_like(part) for part in maps]
         pointers = addresses(d_maps)
-        call.grads, call.d_x, call.d_initial = address(grads), address(d_x), address(d_initial)
+        call.grads, call.d_x, call.d_initial = sequence(grads), sequence(d_x), address(d_initial)
         call.d_spans, call.d_closed = address(d_spans), address(closed)
         call.d_maps = ctypes.addressof(pointers)
         plan.library.cfc_backward(call)
@@ -121,24 +129,52 @@ class NativeCfC(torch.autograd.Function):
         return None, d_x, d_initial, d_spans, None, None, d_a, d_w_tau, *d_maps
 
 
+def _forward(
+    plan: Plan, x: Tensor, h: Tensor, *given: Tensor | None, kept: tuple[Tensor, Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+    """Return the states, and ``x`` and the given tensors as the kernels read them."""
+    x, h, given = (
+        _in_rows(x),
+        h.contiguous(),
+        tuple(None if part is None else part.contiguous() for part in given),
+    )
+    T, B, H = *x.shape[:2], h.shape[1]
+    out = h.new_empty(T, B, H) if x.stride(0) > x.stride(1) else h.new_empty(B, T, H).transpose(0, 1)
+    call, _kept = _call(plan, x, given, H)
+    call.initial, call.out = h.data_ptr(), sequence(out)
+    if kept is not None:
+        call.states, call.values, call.u = map(address, kept)
+    plan.library.cfc_forward(call)
+    return out, x, given
+
+
+def _in_rows(tensor: Tensor) -> Tensor:
+    """Return a tensor ``[T, B, ·]`` with contiguous rows."""
+    return tensor if tensor.stride(2) == 1 else tensor.contiguous()
+
+
 def _head_count(plan: Plan, spans: Tensor | None) -> int:
     if plan.mode == "pure":
         return 1
     return 3 if spans is None else 4
 
 
-def _call(
-    plan: Plan, x: Tensor, given: Sequence[Tensor | None], states: Tensor, values: Tensor, u: Tensor
-) -> tuple[CfCCall, object]:
-    """Return what the kernels take, and what must live until they have run."""
+def _call(plan: Plan, x: Tensor, given: Sequence[Tensor | None], units: int) -> tuple[CfCCall, object]:
+    """Return what the kernels take for any pass, and what must live until they have run."""
     spans, mask, time_mask, a, w_tau, *maps = given
     backbone, heads = addresses(maps[: 2 * plan.layers]), addresses(maps[2 * plan.layers :])
     activation, gain, scale = ACTIVATIONS[plan.activation]
+    width = len(maps[0]) if plan.layers and maps[0] is not None else 0
     call = CfCCall(
-        *(*x.shape, states.shape[2], plan.layers, values.shape[3], MODES[plan.mode], activation),
-        max(1, min(torch.get_num_threads(), x.shape[1])),
+        *(*x.shape, units, plan.layers, width, MODES[plan.mode], activation, torch.get_num_threads()),
         *(gain, scale, plan.span, 0.0),
-        *(address(x), address(spans), ctypes.addressof(backbone), ctypes.addressof(heads)),
-        *map(address, (mask, time_mask, a, w_tau, states, values, u)),
+        x=sequence(x),
+        spans=address(spans),
+        backbone=ctypes.addressof(backbone),
+        heads=ctypes.addressof(heads),
+        mask=address(mask),
+        time_mask=address(time_mask),
+        a=address(a),
+        w_tau=address(w_tau),
     )
     return call, (backbone, heads)

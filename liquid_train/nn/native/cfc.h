@@ -6,6 +6,15 @@
 
 #include <cstdint>
 
+// Rows [T, B, ·] of contiguous numbers that lie apart as their owner has them.
+template <class Number>
+struct Sequence {
+  Number* data;
+  int64_t step, row;  // numbers from one step to the next, and from one sample to the next
+
+  Number* at(int64_t t, int64_t b) const { return data + t * step + b * row; }
+};
+
 struct CfC {
   int64_t T, B, C, H, L, K;
   int64_t mode;         // 0 default, 1 no_gate, 2 pure
@@ -15,8 +24,9 @@ struct CfC {
   float span;           // of every step where spans is null
   float unused;
 
-  const float* x;       // [T, B, C]
-  const float* spans;   // [T, B] or null
+  Sequence<const float> x;  // [T, B, C]
+  const float* initial;     // state [B, H]
+  const float* spans;       // [T, B] or null
   const float* const* backbone;  // weight [K, ·], bias [K] of each layer
   const float* const* heads;     // weight [H, ·], bias [H] of ff1 or of ff1, ff2, time_a, time_b
   const float* mask;       // [H, ·] of ff1 and ff2, or null
@@ -24,12 +34,15 @@ struct CfC {
   const float* a;          // [H], mode pure only
   const float* w_tau;      // likewise
 
-  float* states;  // [T + 1, B, H], the first given
+  Sequence<float> out;  // states after each step [T, B, H]
+
+  // What the backward pass needs, all null where there will be none.
+  float* states;  // [T + 1, B, H]
   float* values;  // [L, T, B, K], after the activation
   float* u;       // [T, B, N · H]: tanh of ff1 and ff2, the gate, time_a if there are spans; or ff1
 
-  const float* grads;  // [T, B, H]
-  float* d_x;          // [T, B, C] or null
+  Sequence<const float> grads;  // [T, B, H]
+  Sequence<float> d_x;          // [T, B, C], or no data
   float* d_initial;    // [B, H]
   float* d_spans;      // [T, B] or null
   float* d_closed;     // [threads, 2, H]: of a and w_tau, given as zeros

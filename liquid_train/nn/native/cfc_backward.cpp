@@ -29,18 +29,19 @@ BackMaps pack_backward(const CfC& c) {
   maps.below.push_back(pack_back(c, 0, weight(0), c.C, c.H));
   for (int64_t layer = 1; layer <= c.L; layer++)
     maps.below.push_back(pack_back(c, layer, weight(layer), 0, c.K));
-  if (c.d_x) maps.input = pack_back(c, 0, weight(0), 0, c.C);
+  if (c.d_x.data) maps.input = pack_back(c, 0, weight(0), 0, c.C);
   return maps;
 }
 
-// Rows of d [·, rows] times the panels; finish(row, column, left, value) takes each vector.
+// Rows of d, apart by a stride, times the panels; finish(row, column, left, value) takes each vector.
 template <class Finish>
-INLINE void bring_down(const Panels& panels, const float* d, int64_t columns, int64_t rows, Finish finish) {
+INLINE void bring_down(const Panels& panels, const float* d, int64_t stride, int64_t columns, int64_t rows,
+                       Finish finish) {
   for (int64_t column = 0, panel = 0; column < columns; column += PAIR * W, panel++)
     tiles<tile_rows<PAIR>()>(0, rows, [&](auto tile, int64_t row) INLINE_LAMBDA {
       constexpr int M = decltype(tile)::value;
       vec acc[M][PAIR] = {};
-      accumulate<M, PAIR>(acc, d + row * panels.rows, panels.rows, panels.rows, panels.at(panel));
+      accumulate<M, PAIR>(acc, d + row * stride, stride, panels.rows, panels.at(panel));
       for (int r = 0; r < M; r++)
         for (int j = 0; j < PAIR && column + j * W < columns; j++)
           finish(row + r, column + j * W, columns - column - j * W, acc[r][j]);
@@ -74,28 +75,39 @@ INLINE vec open(const CfC& c, vec dh, const float* u, float* d_u, int64_t sample
   }
 }
 
+// The stride of rows that are read column by column: an odd number of vectors, so that they do not all fall
+// in the same sets of the cache.
+inline int64_t stride_of(int64_t columns) { return (vectors(columns) / 2 * 2 + 1) * W; }
+
 // What a map read and the gradients of what it gave, for some steps of some rows; from them its gradients.
 struct MapGradients {
-  int64_t width, inputs, padded;
+  int64_t width, inputs, d_stride, stride;
   std::vector<float> d, read, weight, bias;
 
   MapGradients(int64_t width, int64_t inputs, int64_t rows)
-      : width(width), inputs(inputs), padded((vectors(inputs) + PAIR - 1) / PAIR * PAIR * W),
-        d(rows * width), read(rows * padded), weight(width * padded), bias(width) {}
+      : width(width), inputs(inputs), d_stride(stride_of(width)), stride(stride_of(inputs)),
+        d(rows * d_stride), read(rows * stride), weight(width * stride), bias(d_stride) {}
 
   void add(int64_t rows) {
     for (int64_t row = 0; row < rows; row++)
-      for (int64_t i = 0; i < width; i++) bias[i] += d[row * width + i];
-    for (int64_t column = 0; column < padded; column += PAIR * W)
-      tiles<tile_rows<PAIR>()>(0, width, [&](auto tile, int64_t row) INLINE_LAMBDA {
-        constexpr int M = decltype(tile)::value;
-        vec acc[M][PAIR];
-        for (int r = 0; r < M; r++)
-          for (int j = 0; j < PAIR; j++) acc[r][j] = load(&weight[(row + r) * padded + column + j * W]);
-        accumulate_outer<M, PAIR>(acc, &d[row], width, &read[column], padded, rows);
-        for (int r = 0; r < M; r++)
-          for (int j = 0; j < PAIR; j++) store(&weight[(row + r) * padded + column + j * W], acc[r][j]);
-      });
+      for (int64_t i = 0; i < width; i++) bias[i] += d[row * d_stride + i];
+    int64_t column = 0, end = vectors(inputs) * W;
+    for (; column + PAIR * W <= end; column += PAIR * W) add_columns<PAIR>(column, rows);
+    for (; column < end; column += W) add_columns<1>(column, rows);
+  }
+
+ private:
+  template <int N>
+  void add_columns(int64_t column, int64_t rows) {
+    tiles<tile_rows<PAIR>()>(0, width, [&](auto tile, int64_t row) INLINE_LAMBDA {
+      constexpr int M = decltype(tile)::value;
+      vec acc[M][N];
+      for (int r = 0; r < M; r++)
+        for (int j = 0; j < N; j++) acc[r][j] = load(&weight[(row + r) * stride + column + j * W]);
+      accumulate_outer<M, N>(acc, &d[row], d_stride, &read[column], stride, rows);
+      for (int r = 0; r < M; r++)
+        for (int j = 0; j < N; j++) store(&weight[(row + r) * stride + column + j * W], acc[r][j]);
+    });
   }
 };
 
@@ -104,7 +116,7 @@ template <int N>
 class Backward {
  public:
   Backward(const CfC& c, const BackMaps& maps, int64_t block, float* closed)
-      : c(c), maps(maps), block(block), chunk(std::min(c.T, (BLOCK + block - 1) / block)), closed(closed) {
+      : c(c), maps(maps), block(block), chunk(std::min(c.T, (BLOCK + block - 1) / block)), closed(closed), kept(c) {
     for (int64_t layer = 0; layer <= c.L; layer++)
       gradients.emplace_back(width_of(c, layer), inputs_of(c, layer), block * chunk);
   }
@@ -128,46 +140,51 @@ class Backward {
   void step(int64_t t, int64_t first, int64_t last, int64_t at) {
     int64_t rows = last - first;
     keep(t, first, last, at);
-    float* d = &gradients[c.L].d[at * N * c.H];
+    int64_t stride = gradients[c.L].d_stride;
+    float* d = &gradients[c.L].d[at * stride];
     for (int64_t row = 0; row < rows; row++) {
       int64_t sample = t * c.B + first + row;
       vec d_span = {};
       for (int64_t column = 0; column < c.H; column += W) {
         int64_t left = c.H - column;
-        vec dh = load(c.grads + sample * c.H + column, left) +
+        vec dh = load(c.grads.at(t, first + row) + column, left) +
                  load(c.d_initial + (first + row) * c.H + column, left);
         const float* u = c.u + sample * N * c.H + column;
-        d_span += open<N>(c, dh, u, d + row * N * c.H + column, sample, column, closed);
+        d_span += open<N>(c, dh, u, d + row * stride + column, sample, column, closed);
       }
       if (c.d_spans) c.d_spans[sample] = sum(d_span);
     }
     for (int64_t layer = c.L - 1; layer >= 0; layer--) {
-      const float* z = c.values + ((layer * c.T + t) * c.B + first) * c.K;
-      float *out = &gradients[layer].d[at * c.K], peak = c.gain * c.scale, fall = c.scale / c.gain;
+      const float* z = kept.values(layer, t, first);
+      int64_t out_stride = gradients[layer].d_stride;
+      float *out = &gradients[layer].d[at * out_stride], peak = c.gain * c.scale, fall = c.scale / c.gain;
       const Panels& below = maps.below[layer + 1];
-      bring_down(below, d, c.K, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
+      bring_down(below, d, stride, c.K, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
         vec y = load(z + row * c.K + i, left);
         v = c.activation == 0 ? v * (peak - fall * y * y) : (y > 0.0f ? v : vec{});
-        store(out + row * c.K + i, v, left);
+        store(out + row * out_stride + i, v, left);
       });
       d = out;
+      stride = out_stride;
     }
-    bring_down(maps.below[0], d, c.H, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
+    const Panels& below = maps.below[0];
+    bring_down(below, d, stride, c.H, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
       store(c.d_initial + (first + row) * c.H + i, v, left);
     });
-    if (c.d_x)
-      bring_down(maps.input, d, c.C, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
-        store(c.d_x + (t * c.B + first + row) * c.C + i, v, left);
-      });
+    if (!c.d_x.data) return;
+    const Panels& input = maps.input;
+    bring_down(input, d, stride, c.C, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
+      store(c.d_x.at(t, first + row) + i, v, left);
+    });
   }
 
-  // Copy what each map read, padded.
+  // Copy what each map read.
   void keep(int64_t t, int64_t first, int64_t last, int64_t at) {
     for (int64_t layer = 0; layer <= c.L; layer++) {
       MapGradients& map = gradients[layer];
-      Sources from = sources_of(c, layer, t);
-      for (int64_t row = first; row < last; row++) {
-        float* out = &map.read[(at + row - first) * map.padded];
+      Sources from = kept.sources(layer, t, first);
+      for (int64_t row = 0; row < last - first; row++) {
+        float* out = &map.read[(at + row) * map.stride];
         for (int i = 0; i < from.count; i++) {
           const Source& part = from.parts[i];
           out = std::copy_n(part.a + row * part.stride, part.rows, out);
@@ -180,6 +197,7 @@ class Backward {
   const BackMaps& maps;
   int64_t block, chunk;
   float* closed;
+  Kept kept;
 };
 
 // Set out, or add to it, rows [first, first + count) of a map's gradients, times a factor and a mask.
@@ -187,7 +205,7 @@ void collect(const MapGradients& map, int64_t first, int64_t count, bool set, fl
              float* const* out) {
   float *weight = out[0], *bias = out[1];
   for (int64_t i = 0; i < count; i++) {
-    const float* from = &map.weight[(first + i) * map.padded];
+    const float* from = &map.weight[(first + i) * map.stride];
     for (int64_t k = 0; k < map.inputs; k++, weight++) {
       float value = from[k] * factor * (mask ? *mask++ : 1.0f);
       *weight = set ? value : *weight + value;
@@ -218,7 +236,7 @@ void backward(const CfC& c) {
     shares[slice] = std::make_unique<Backward<N>>(c, maps, block, c.d_closed + 2 * slice * c.H);
     for (; first < last; first += block) shares[slice]->run(first, std::min(first + block, last));
   });
-  for (size_t i = 0; i < shares.size(); i++) collect(c, shares[i]->gradients, i == 0);
+  for (size_t i = 0; i < shares.size() && shares[i]; i++) collect(c, shares[i]->gradients, i == 0);
 }
 
 }  // namespace

@@ -53,79 +53,97 @@ Maps pack_forward(const CfC& c) {
   return maps;
 }
 
-void run_backbone(const CfC& c, const Maps& maps, int64_t layer, int64_t t, int64_t first, int64_t last) {
-  Sources from = sources_of(c, layer, t);
-  const Panels& panels = maps.backbone[layer];
-  float* out = c.values + (layer * c.T + t) * c.B * c.K;
-  for (int64_t column = 0, panel = 0; column < c.K; column += PAIR * W, panel++) {
-    const float* bias = maps.biases[layer].data() + column;
-    tiles<tile_rows<PAIR>()>(first, last, [&](auto tile, int64_t row) INLINE_LAMBDA {
-      constexpr int M = decltype(tile)::value;
-      vec acc[M][PAIR];
-      for (int r = 0; r < M; r++)
-        for (int j = 0; j < PAIR; j++) acc[r][j] = load(bias + j * W);
-      product<M, PAIR>(acc, from, row, panels.at(panel));
-      for (int r = 0; r < M; r++)
-        for (int j = 0; j < PAIR && column + j * W < c.K; j++) {
-          vec y = acc[r][j];
-          y = c.activation == 0 ? c.gain * hyperbolic_tangent(c.scale * y) : (y < 0.0f ? vec{} : y);
-          store(out + (row + r) * c.K + column + j * W, y, c.K - column - j * W);
+// A thread's share of the forward pass: blocks of rows, each through all steps.
+template <int N>
+class Forward {
+ public:
+  Forward(const CfC& c, const Maps& maps) : c(c), maps(maps), kept(c) {}
+
+  void run(int64_t first, int64_t last) {
+    std::copy_n(c.initial + first * c.H, (last - first) * c.H, kept.state(0, first));
+    for (int64_t t = 0; t < c.T; t++) {
+      for (int64_t layer = 0; layer < c.L; layer++) run_backbone(layer, t, first, last - first);
+      run_heads(t, first, last - first);
+    }
+  }
+
+ private:
+  void run_backbone(int64_t layer, int64_t t, int64_t first, int64_t rows) {
+    Sources from = kept.sources(layer, t, first);
+    const Panels& panels = maps.backbone[layer];
+    float* out = kept.values(layer, t, first);
+    for (int64_t column = 0, panel = 0; column < c.K; column += PAIR * W, panel++) {
+      const float* bias = maps.biases[layer].data() + column;
+      tiles<tile_rows<PAIR>()>(0, rows, [&](auto tile, int64_t row) INLINE_LAMBDA {
+        constexpr int M = decltype(tile)::value;
+        vec acc[M][PAIR];
+        for (int r = 0; r < M; r++)
+          for (int j = 0; j < PAIR; j++) acc[r][j] = load(bias + j * W);
+        product<M, PAIR>(acc, from, row, panels.at(panel));
+        for (int r = 0; r < M; r++)
+          for (int j = 0; j < PAIR && column + j * W < c.K; j++) {
+            vec y = acc[r][j];
+            y = c.activation == 0 ? c.gain * hyperbolic_tangent(c.scale * y) : (y < 0.0f ? vec{} : y);
+            store(out + (row + r) * c.K + column + j * W, y, c.K - column - j * W);
+          }
+      });
+    }
+  }
+
+  void run_heads(int64_t t, int64_t first, int64_t rows) {
+    Sources from = kept.sources(c.L, t, first);
+    float* state = kept.state(t + 1, first);
+    for (int64_t column = 0, panel = 0; column < c.H; column += W, panel++) {
+      const float* bias = maps.head_biases.data() + panel * N * W;
+      tiles<tile_rows<N>()>(0, rows, [&](auto tile, int64_t row) INLINE_LAMBDA {
+        constexpr int M = decltype(tile)::value;
+        vec acc[M][N];
+        for (int r = 0; r < M; r++)
+          for (int j = 0; j < N; j++) acc[r][j] = load(bias + j * W);
+        product<M, N>(acc, from, row, maps.heads.at(panel));
+        for (int64_t r = 0; r < M; r++) {
+          int64_t sample = t * c.B + first + row + r, left = c.H - column;
+          vec h = close(acc[r], sample, column);
+          store(state + (row + r) * c.H + column, h, left);
+          store(c.out.at(t, first + row + r) + column, h, left);
         }
-    });
+      });
+    }
   }
-}
 
-// Turn heads into a new state; what the backward pass needs of them goes to u.
-template <int N>
-INLINE void close(const CfC& c, const vec (&head)[N], int64_t sample, int64_t column, float* u,
-                  float* state) {
-  int64_t left = c.H - column;
-  if constexpr (N == 1) {
-    vec a = load(c.a + column, left), rate = absolute(load(c.w_tau + column, left)) + absolute(head[0]);
-    store(u, head[0], left);
-    store(state, a - a * exponential(-(c.spans ? c.spans[sample] : c.span) * rate) * head[0], left);
-  } else {
-    vec p = hyperbolic_tangent(head[0]), q = hyperbolic_tangent(head[1]), s = head[2];
-    if constexpr (N == 4) s += head[3] * c.spans[sample];
-    s = logistic(s);
-    store(u, p, left);
-    store(u + c.H, q, left);
-    store(u + 2 * c.H, s, left);
-    if constexpr (N == 4) store(u + 3 * c.H, head[3], left);
-    store(state, c.mode == 0 ? p + s * (q - p) : p + s * q, left);
+  // Turn heads into a new state; what the backward pass needs of them goes to u.
+  INLINE vec close(const vec (&head)[N], int64_t sample, int64_t column) {
+    int64_t left = c.H - column;
+    float* u = c.u ? c.u + sample * N * c.H + column : nullptr;
+    if constexpr (N == 1) {
+      vec a = load(c.a + column, left), rate = absolute(load(c.w_tau + column, left)) + absolute(head[0]);
+      if (u) store(u, head[0], left);
+      return a - a * exponential(-(c.spans ? c.spans[sample] : c.span) * rate) * head[0];
+    } else {
+      vec p = hyperbolic_tangent(head[0]), q = hyperbolic_tangent(head[1]), s = head[2];
+      if constexpr (N == 4) s += head[3] * c.spans[sample];
+      s = logistic(s);
+      if (u) {
+        store(u, p, left);
+        store(u + c.H, q, left);
+        store(u + 2 * c.H, s, left);
+        if constexpr (N == 4) store(u + 3 * c.H, head[3], left);
+      }
+      return c.mode == 0 ? p + s * (q - p) : p + s * q;
+    }
   }
-}
 
-template <int N>
-void run_heads(const CfC& c, const Maps& maps, int64_t t, int64_t first, int64_t last) {
-  Sources from = sources_of(c, c.L, t);
-  float* state = c.states + (t + 1) * c.B * c.H;
-  float* u = c.u + t * c.B * N * c.H;
-  for (int64_t column = 0, panel = 0; column < c.H; column += W, panel++) {
-    const float* bias = maps.head_biases.data() + panel * N * W;
-    tiles<tile_rows<N>()>(first, last, [&](auto tile, int64_t row) INLINE_LAMBDA {
-      constexpr int M = decltype(tile)::value;
-      vec acc[M][N];
-      for (int r = 0; r < M; r++)
-        for (int j = 0; j < N; j++) acc[r][j] = load(bias + j * W);
-      product<M, N>(acc, from, row, maps.heads.at(panel));
-      for (int64_t r = 0; r < M; r++)
-        close<N>(c, acc[r], t * c.B + row + r, column, u + (row + r) * N * c.H + column,
-                 state + (row + r) * c.H + column);
-    });
-  }
-}
+  const CfC& c;
+  const Maps& maps;
+  Kept kept;
+};
 
 template <int N>
 void forward(const CfC& c) {
   Maps maps = pack_forward(c);
   share(c.B, c.threads, [&](int64_t, int64_t first, int64_t last) {
-    for (; first < last; first += BLOCK)
-      for (int64_t t = 0; t < c.T; t++) {
-        int64_t end = std::min(first + BLOCK, last);
-        for (int64_t layer = 0; layer < c.L; layer++) run_backbone(c, maps, layer, t, first, end);
-        run_heads<N>(c, maps, t, first, end);
-      }
+    Forward<N> pass(c, maps);
+    for (; first < last; first += BLOCK) pass.run(first, std::min(first + BLOCK, last));
   });
 }
 

@@ -56,10 +56,32 @@ struct Sources {
   int count;
 };
 
-inline Sources sources_of(const CfC& c, int64_t layer, int64_t t) {
-  if (layer == 0) return {{{c.x + t * c.B * c.C, c.C, c.C}, {c.states + t * c.B * c.H, c.H, c.H}}, 2};
-  return {{{c.values + ((layer - 1) * c.T + t) * c.B * c.K, c.K, c.K}, {}}, 1};
-}
+// Where the states and backbone values of some rows are: in the tensors for the backward pass, or if there
+// are none in a buffer that keeps what the step at hand needs.
+class Kept {
+ public:
+  explicit Kept(const CfC& c) : c(c), buffer(c.states ? 0 : BLOCK * (2 * c.H + c.L * c.K)) {}
+
+  // The state of row `first` before step t.
+  float* state(int64_t t, int64_t first) {
+    return c.states ? c.states + (t * c.B + first) * c.H : buffer.data() + t % 2 * BLOCK * c.H;
+  }
+
+  float* values(int64_t layer, int64_t t, int64_t first) {
+    if (c.states) return c.values + ((layer * c.T + t) * c.B + first) * c.K;
+    return buffer.data() + BLOCK * (2 * c.H + layer * c.K);
+  }
+
+  // What a map reads for rows from `first` on.
+  Sources sources(int64_t layer, int64_t t, int64_t first) {
+    if (layer == 0) return {{{c.x.at(t, first), c.x.row, c.C}, {state(t, first), c.H, c.H}}, 2};
+    return {{{values(layer - 1, t, first), c.K, c.K}, {}}, 1};
+  }
+
+ private:
+  const CfC& c;
+  std::vector<float> buffer;
+};
 
 inline int64_t width_of(const CfC& c, int64_t layer) { return layer == c.L ? head_count(c) * c.H : c.K; }
 

@@ -12,7 +12,7 @@
 // Rows in one tile: accumulators, a row of the panel and a broadcast fit the registers.
 template <int N>
 constexpr int tile_rows() {
-  if (REGISTERS == 32) return N == 1 ? 12 : N == 2 ? 12 : N == 3 ? 8 : 6;
+  if (REGISTERS == 32) return N == 1 ? 12 : N == 2 ? 8 : N == 3 ? 8 : 6;
   return N == 1 ? 8 : N == 2 ? 6 : N == 3 ? 4 : 2;
 }
 

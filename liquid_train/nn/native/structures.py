@@ -19,14 +19,24 @@ def _fields(kind: Any, names: str) -> list[_Field]:
     return [(name, kind) for name in names.split()]
 
 
+class SequenceCall(ctypes.Structure):
+    """``struct Sequence`` of ``cfc.h``."""
+
+    _fields_ = [("data", ctypes.c_void_p), *_fields(ctypes.c_int64, "step row")]
+
+
 class CfCCall(ctypes.Structure):
     """``struct CfC`` of ``cfc.h``."""
 
     _fields_ = [
         *_fields(ctypes.c_int64, "T B C H L K mode activation threads"),
         *_fields(ctypes.c_float, "gain scale span unused"),
-        *_fields(ctypes.c_void_p, "x spans backbone heads mask time_mask a w_tau states values u"),
-        *_fields(ctypes.c_void_p, "grads d_x d_initial d_spans d_closed d_maps"),
+        ("x", SequenceCall),
+        *_fields(ctypes.c_void_p, "initial spans backbone heads mask time_mask a w_tau"),
+        ("out", SequenceCall),
+        *_fields(ctypes.c_void_p, "states values u"),
+        *_fields(SequenceCall, "grads d_x"),
+        *_fields(ctypes.c_void_p, "d_initial d_spans d_closed d_maps"),
     ]
 
 
@@ -91,6 +101,11 @@ STRUCTURES = (CfCCall, LTCCall, StreamCellCall, CfCStreamCall, LTCStreamCall)
 def address(tensor: Tensor | None) -> int | None:
     """Return where the first number of a contiguous tensor is."""
     return None if tensor is None else tensor.data_ptr()
+
+
+def sequence(tensor: Tensor | None) -> SequenceCall:
+    """Return where the rows of a tensor ``[T, B, ·]`` are, each of contiguous numbers."""
+    return SequenceCall() if tensor is None else SequenceCall(tensor.data_ptr(), *tensor.stride()[:2])
 
 
 def addresses(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:

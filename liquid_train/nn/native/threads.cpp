@@ -1,8 +1,10 @@
 #include "threads.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -62,8 +64,30 @@ class Pool {
 // Pools are never destroyed: their threads may outlive the end of main.
 Pool* pool = new Pool;
 
+// How a compiler of OpenMP runs a region on a team of threads.
+typedef void (*Parallel)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+
+// That of the OpenMP that PyTorch has loaded, if any. Its threads wait awake for their next region: others
+// would have to take the cores from them first.
+Parallel parallel = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+
 // A forked child has none of its parent's threads and perhaps a held lock.
-const int registered = pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
+const int registered = pthread_atfork(nullptr, nullptr, [] {
+  pool = new Pool;
+  parallel = nullptr;
+});
+
+struct Region {
+  const std::function<void(int64_t)>& work;
+  const int64_t count;
+  std::atomic<int64_t> next{0};
+};
+
+// A team may be smaller than asked for, so its threads take slices while there are any.
+void take(void* data) {
+  Region& region = *static_cast<Region*>(data);
+  for (int64_t slice; (slice = region.next++) < region.count;) region.work(slice);
+}
 
 }  // namespace
 
@@ -72,6 +96,11 @@ void share(int64_t rows, int64_t threads, const std::function<void(int64_t, int6
   auto slice = [&](int64_t index) { work(index, rows * index / count, rows * (index + 1) / count); };
   if (count == 1)
     slice(0);
-  else
+  else if (parallel) {
+    const std::function<void(int64_t)> wrapped = slice;
+    Region region{wrapped, count};
+    // PyTorch's own regions have this many threads: another number would end some of them.
+    parallel(take, &region, static_cast<unsigned>(threads), 0);
+  } else
     pool->run(count, slice);
 }

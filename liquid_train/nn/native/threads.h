@@ -1,4 +1,5 @@
-// A pool of threads that share out the rows of a batch; made on first use, and anew in a forked child.
+// Threads that share out the rows of a batch: those of PyTorch's OpenMP, or a pool of our own, made on first use
+// and anew in a forked child.
 
 #pragma once
 
