@@ -13,7 +13,7 @@
 template <int N>
 constexpr int tile_rows() {
   if (REGISTERS == 32) return N == 1 ? 12 : N == 2 ? 8 : N == 3 ? 8 : 6;
-  return N == 1 ? 8 : N == 2 ? 6 : N == 3 ? 4 : 2;
+  return N == 1 ? 8 : N == 2 ? 4 : N == 3 ? 4 : 2;
 }
 
 inline int64_t vectors(int64_t columns) { return (columns + W - 1) / W; }
