@@ -36,7 +36,8 @@ def run_cfc(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> Tenso
     states: Tensor = CfCFunction.apply(  # type: ignore[no-untyped-call]
         cell.mode, activation, span, projected, h, times, a, w_tau, recurrent, *flat
     )
-    return 2 * states - 1 if gated else states
+    # A copy: the output may be changed in place, what the Function keeps must not.
+    return 2 * states - 1 if gated else states.clone()
 
 
 def backbone(cell: CfCCell) -> tuple[list[nn.Linear], Activation | None]:

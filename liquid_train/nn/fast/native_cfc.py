@@ -139,7 +139,8 @@ def _forward(
         tuple(None if part is None else part.contiguous() for part in given),
     )
     T, B, H = *x.shape[:2], h.shape[1]
-    out = h.new_empty(T, B, H) if x.stride(0) > x.stride(1) else h.new_empty(B, T, H).transpose(0, 1)
+    # Not a transposed view: autograd forbids to change a view in place that a Function returns.
+    out = h.new_empty_strided((T, B, H), (B * H, H, 1) if x.stride(0) > x.stride(1) else (H, T * H, 1))
     call, _kept = _call(plan, x, given, H)
     call.initial, call.out = h.data_ptr(), sequence(out)
     if kept is not None:

@@ -52,6 +52,8 @@ def _run(
             outputs, states = run_ltc(cell, x, h, spans)
         else:
             outputs, states = run_native_ltc(library, cell, x, h, spans)
+        # The output may be changed in place, the states that are kept must not.
+        outputs = outputs.clone() if cell.output_w is None else outputs
         return outputs, [(states, h)]
     layers = []
     # A layer reads the layer before it at the same step only: each can run over the whole sequence in turn.
