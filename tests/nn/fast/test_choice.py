@@ -134,17 +134,6 @@ def test_inference_mode(build, backend):
         assert layer(given[:, :1])[0].is_inference()
 
 
-def test_second_derivatives_need_the_plain_loop(build, backend):
-    layer, given = build(), x().requires_grad_()
-    (first,) = torch.autograd.grad(layer(given)[0].square().sum(), given, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.square().sum().backward()
-    layer.fast = False
-    (plain,) = torch.autograd.grad(layer(given)[0].square().sum(), given, create_graph=True)
-    torch.testing.assert_close(first, plain, rtol=1e-4, atol=1e-5)
-    plain.square().sum().backward()
-
-
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # PyTorch's own, from its jvp
 def test_function_transforms(build):
     layer, given = build(), x()
