@@ -68,14 +68,17 @@ class CfCFunction(torch.autograd.Function):
                 z = _activate(activation, y, value_rows[index][t])
                 y = torch.addmm(bias, z, weights[index + 1], out=rows[index + 1][t])
             form.step(y, time, new)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(spans, a, w_tau, recurrent, *maps, states, *arguments, *values)
         ctx.constants = mode, activation, span, len(weights)
         return states[1:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Run the steps backwards."""
+        if grads is None:  # they went to a replay
+            return (None,) * len(ctx.needs_input_grad)
         mode, activation, span, count = ctx.constants
         spans, a, w_tau, recurrent, *rest = ctx.saved_tensors
         maps, states = rest[: 2 * count - 2], rest[2 * count - 2]
