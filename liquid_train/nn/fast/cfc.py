@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.fast.activations import ACTIVATIONS, Activation
-from liquid_train.nn.fast.cfc_function import CfCFunction
+from liquid_train.nn.fast.cfc_function import CfCFunction, run_steps
 
 
 def run_cfc(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> Tensor:
@@ -33,10 +33,12 @@ def run_cfc(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> Tenso
     projected = F.linear(x, inputs, bias)
     a, w_tau = (None, None) if gated else (cell.A, cell.w_tau)
     flat = [part for pair in rest for part in pair]
-    states: Tensor = CfCFunction.apply(  # type: ignore[no-untyped-call]
-        cell.mode, activation, span, projected, h, times, a, w_tau, recurrent, *flat
-    )
-    return 2 * states - 1 if gated else states
+    given = cell.mode, activation, span, projected, h, times, a, w_tau, recurrent, *flat
+    if torch.is_grad_enabled() and any(isinstance(part, Tensor) and part.requires_grad for part in given):
+        states: Tensor = CfCFunction.apply(*given)  # type: ignore[no-untyped-call]
+    else:
+        states = run_steps(False, *given)[0][1:]
+    return states.mul(2).sub_(1) if gated else states
 
 
 def backbone(cell: CfCCell) -> tuple[list[nn.Linear], Activation | None]:
