@@ -12,7 +12,7 @@ from torch import Tensor
 
 from liquid_train.nn.fast.activations import ACTIVATIONS, Activation
 from liquid_train.nn.fast.calls import CfCPlan
-from liquid_train.nn.fast.cfc_function import CfCFunction
+from liquid_train.nn.fast.cfc_function import CfCFunction, run_steps
 from liquid_train.nn.fast.replay import plain_cfc, replayable
 
 Map = tuple[Tensor, Tensor]
@@ -39,9 +39,13 @@ def run_cfc(plan: CfCPlan, *tensors: Any) -> Tensor:
         bias = bias - recurrent.sum(1)
         recurrent, start = 2 * recurrent, 0.5 * h + 0.5
     projected = F.linear(x, inputs, bias)
-    states: Tensor = CfCFunction.apply(  # type: ignore[no-untyped-call]
-        plan.mode, activation, plan.span, projected, start, spans, a, w_tau, recurrent, *chain(*rest)
-    )
+    call = plan.mode, activation, plan.span, projected, start, spans, a, w_tau, recurrent, *chain(*rest)
+    if not (
+        torch.is_grad_enabled() and any(isinstance(part, Tensor) and part.requires_grad for part in call)
+    ):
+        states = run_steps(False, *call)[0][1:]
+        return states.mul_(2).sub_(1) if gated else states
+    states = CfCFunction.apply(*call)  # type: ignore[no-untyped-call]
     given_again = (x, *tensors[1:])
     if gated:
         return 2 * replayable(_shifted_cfc, plan, states, given_again) - 1
