@@ -16,6 +16,49 @@ from liquid_train.nn.fast.activations import Activation
 from liquid_train.nn.fast.cfc_forms import ClosedForm, Form, Gated
 
 
+def run_steps(
+    keep: bool,
+    mode: str,
+    activation: Activation | None,
+    span: float,
+    x: Tensor,
+    h: Tensor,
+    spans: Tensor | None,
+    a: Tensor | None,
+    w_tau: Tensor | None,
+    recurrent: Tensor,
+    *maps: Tensor,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Run the steps; the arguments after ``keep`` are those of ``CfCFunction``.
+
+    Returns:
+        States before the first step and after each ``[T + 1, B, H]``; what each map gave and what the activation
+        made of it, ``[T, B, ·]`` if ``keep``, else of the last step only.
+    """
+    form = _form(mode, span, spans, a, w_tau)
+    T, B = x.shape[:2]
+    states = h.new_empty(T + 1, B, h.shape[1])
+    states[0] = h
+    weights = [weight.t() for weight in (recurrent, *maps[::2])]
+    arguments = [x.new_empty(T if keep else 1, B, weight.shape[1]) for weight in weights]
+    values = [torch.empty_like(y) if _keeps(activation) else y for y in arguments[:-1]]
+    layers = [
+        (_rows(z, T), bias, weight, _rows(y, T))
+        for z, bias, weight, y in zip(values, maps[1::2], weights[1:], arguments[1:], strict=True)
+    ]
+    firsts = _rows(arguments[0], T)
+    heads = zip(*(_rows(part, T) for part in form.parts(arguments[-1])), strict=True)
+    times = [None] * T if spans is None else spans.unbind()
+    old, *new = states.unbind()
+    for t, (input, parts, time, out) in enumerate(zip(x.unbind(), heads, times, new, strict=True)):
+        y = torch.addmm(input, old, weights[0], out=firsts[t])
+        for below, bias, weight, above in layers:
+            y = torch.addmm(bias, _activate(activation, y, below[t]), weight, out=above[t])
+        form.step(parts, time, out)
+        old = out
+    return states, arguments, values
+
+
 class CfCFunction(torch.autograd.Function):
     """``apply(mode, activation, span, x, h, spans, a, w_tau, recurrent, *maps) -> states``.
 
@@ -50,32 +93,20 @@ class CfCFunction(torch.autograd.Function):
         *maps: Tensor,
     ) -> Tensor:
         """Run the steps."""
-        form = _form(mode, span, spans, a, w_tau)
-        T, B = x.shape[:2]
-        states = h.new_empty(T + 1, B, h.shape[1])
-        states[0] = h
-        weights = [weight.t() for weight in (recurrent, *maps[::2])]
-        biases = maps[1::2]
-        arguments = [x.new_empty(T, B, weight.shape[1]) for weight in weights]
-        values = [torch.empty_like(y) if _keeps(activation) else y for y in arguments[:-1]]
-        rows = [y.unbind() for y in arguments]
-        value_rows = [z.unbind() for z in values]
-        times = [None] * T if spans is None else spans.unbind()
-        steps = zip(states.unbind(), states.unbind()[1:], x.unbind(), times, strict=False)
-        for t, (old, new, input, time) in enumerate(steps):
-            y = torch.addmm(input, old, weights[0], out=rows[0][t])
-            for index, bias in enumerate(biases):
-                z = _activate(activation, y, value_rows[index][t])
-                y = torch.addmm(bias, z, weights[index + 1], out=rows[index + 1][t])
-            form.step(y, time, new)
+        states, arguments, values = run_steps(
+            True, mode, activation, span, x, h, spans, a, w_tau, recurrent, *maps
+        )
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(spans, a, w_tau, recurrent, *maps, states, *arguments, *values)
-        ctx.constants = mode, activation, span, len(weights)
+        ctx.constants = mode, activation, span, len(arguments)
         return states[1:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Run the steps backwards."""
+        if grads is None:  # they went to a replay
+            return (None,) * len(ctx.needs_input_grad)
         mode, activation, span, count = ctx.constants
         spans, a, w_tau, recurrent, *rest = ctx.saved_tensors
         maps, states = rest[: 2 * count - 2], rest[2 * count - 2]
@@ -87,15 +118,20 @@ class CfCFunction(torch.autograd.Function):
         weights = maps[::2]
 
         totals = grads.clone()
-        rows, total_rows = d_heads.unbind(), totals.unbind()
-        below = [slope.unbind() for slope in slopes]
-        d_initial = torch.zeros_like(states[0])
+        rows, total_rows, factors = d_heads.unbind(), totals.unbind(), totals.unsqueeze(2).unbind()
+        below = [
+            (slope.unbind(), weight)
+            for slope, weight in zip(reversed(slopes), reversed(weights), strict=True)
+        ]
+        flat = d_heads.flatten(2).unbind()
         for t in range(len(rows) - 1, -1, -1):
-            d = rows[t].mul_(total_rows[t].unsqueeze(1)).flatten(1)
-            for index in range(count - 2, -1, -1):
-                d = below[index][t].mul_(d.mm(weights[index]))
-            target = total_rows[t - 1] if t > 0 else d_initial
-            target.addmm_(d, recurrent)
+            rows[t].mul_(factors[t])
+            d = flat[t]
+            for slope_rows, weight in below:
+                d = slope_rows[t].mul_(d.mm(weight))
+            if t > 0:
+                total_rows[t - 1].addmm_(d, recurrent)
+        d_initial = d.mm(recurrent)
 
         ends = [*slopes, d_heads.flatten(2)]
         inputs = [states[:-1], *values]
@@ -111,6 +147,11 @@ def _form(mode: str, span: float, spans: Tensor | None, a: Tensor | None, w_tau:
         assert w_tau is not None
         return ClosedForm(a, w_tau, span)
     return Gated(mode == "default", spans is not None)
+
+
+def _rows(buffer: Tensor, T: int) -> tuple[Tensor, ...]:
+    """Return a view for each step; of one step's buffer the same for all."""
+    return buffer.unbind() * (T // len(buffer))
 
 
 def _keeps(activation: Activation | None) -> bool:

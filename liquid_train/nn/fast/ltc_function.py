@@ -53,14 +53,17 @@ class LTCFunction(torch.autograd.Function):
             for _ in range(unfolds):
                 v = _part(synapses, cm, step, span, v)[2]
             states[t + 1] = v
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(sources, base, spans, cm, weights, slope, offset, states)
         ctx.unfolds = unfolds
         return states[1:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Run the steps backwards, each forwards first."""
+        if grads is None:  # they went to a replay
+            return (None,) * len(ctx.needs_input_grad)
         sources, base, spans, cm, weights, slope, offset, states = ctx.saved_tensors
         synapses = _synapses(sources, weights, slope, offset, states.shape[2])
         d_base = torch.empty_like(base)

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "cfc_maps.h"
@@ -82,11 +81,11 @@ inline int64_t stride_of(int64_t columns) { return (vectors(columns) / 2 * 2 + 1
 // What a map read and the gradients of what it gave, for some steps of some rows; from them its gradients.
 struct MapGradients {
   int64_t width, inputs, d_stride, stride;
-  std::vector<float> d, read, weight, bias;
+  Floats d, read, weight, bias;
 
   MapGradients(int64_t width, int64_t inputs, int64_t rows)
       : width(width), inputs(inputs), d_stride(stride_of(width)), stride(stride_of(inputs)),
-        d(rows * d_stride), read(rows * stride), weight(width * stride), bias(d_stride) {}
+        d(rows * d_stride), read(rows * stride, 0.0f), weight(width * stride, 0.0f), bias(d_stride, 0.0f) {}
 
   void add(int64_t rows) {
     for (int64_t row = 0; row < rows; row++)
@@ -205,10 +204,11 @@ void collect(const MapGradients& map, int64_t first, int64_t count, bool set, fl
              float* const* out) {
   float *weight = out[0], *bias = out[1];
   for (int64_t i = 0; i < count; i++) {
-    const float* from = &map.weight[(first + i) * map.stride];
-    for (int64_t k = 0; k < map.inputs; k++, weight++) {
-      float value = from[k] * factor * (mask ? *mask++ : 1.0f);
-      *weight = set ? value : *weight + value;
+    const float *from = &map.weight[(first + i) * map.stride], *kept = mask ? mask + i * map.inputs : nullptr;
+    float* to = weight + i * map.inputs;
+    for (int64_t k = 0; k < map.inputs; k++) {
+      float value = from[k] * factor * (kept ? kept[k] : 1.0f);
+      to[k] = set ? value : to[k] + value;
     }
     bias[i] = (set ? 0.0f : bias[i]) + factor * map.bias[first + i];
   }
@@ -230,13 +230,14 @@ void collect(const CfC& c, const std::vector<MapGradients>& gradients, bool set)
 template <int N>
 void backward(const CfC& c) {
   BackMaps maps = pack_backward(c);
-  std::vector<std::unique_ptr<Backward<N>>> shares(c.threads);
+  int64_t slices = std::min(c.B, c.threads), block = std::min(BLOCK, (c.B + slices - 1) / slices);
+  std::vector<Backward<N>> shares;
+  for (int64_t slice = 0; slice < slices; slice++)
+    shares.emplace_back(c, maps, block, c.d_closed + 2 * slice * c.H);
   share(c.B, c.threads, [&](int64_t slice, int64_t first, int64_t last) {
-    int64_t block = std::min(BLOCK, last - first);
-    shares[slice] = std::make_unique<Backward<N>>(c, maps, block, c.d_closed + 2 * slice * c.H);
-    for (; first < last; first += block) shares[slice]->run(first, std::min(first + block, last));
+    for (; first < last; first += block) shares[slice].run(first, std::min(first + block, last));
   });
-  for (size_t i = 0; i < shares.size() && shares[i]; i++) collect(c, shares[i]->gradients, i == 0);
+  for (int64_t slice = 0; slice < slices; slice++) collect(c, shares[slice].gradients, slice == 0);
 }
 
 }  // namespace

@@ -18,15 +18,15 @@ INLINE void product(vec (&acc)[M][N], const Sources& from, int64_t row, const fl
 
 struct Maps {
   std::vector<Panels> backbone;
-  std::vector<std::vector<float>> biases;
+  std::vector<Floats> biases;
   Panels heads;
-  std::vector<float> head_biases;  // [units in vectors][N][W]
+  Floats head_biases;  // [units in vectors][N][W]
 };
 
 template <int N>
 void pack_heads(const CfC& c, Maps& maps) {
   Heads heads(c);
-  auto column = [&](const std::vector<float>& from, int64_t width) {
+  auto column = [&](const Floats& from, int64_t width) {
     return [&from, width, &c](int64_t panel, int head, int lane) -> const float* {
       int64_t unit = panel * W + lane;
       return unit < c.H ? &from[(head * c.H + unit) * width] : nullptr;
@@ -45,7 +45,7 @@ Maps pack_forward(const CfC& c) {
       int64_t column = (panel * PAIR + j) * W + lane;
       return column < c.K ? weight + column * rows : nullptr;
     }));
-    maps.biases.emplace_back(panels * PAIR * W);
+    maps.biases.emplace_back(panels * PAIR * W, 0.0f);
     std::copy(bias, bias + c.K, maps.biases.back().begin());
   }
   int64_t heads = head_count(c);

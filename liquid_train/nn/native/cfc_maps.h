@@ -3,9 +3,9 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
 #include "cfc.h"
+#include "memory.h"
 #include "vector.h"
 
 constexpr int PAIR = 2;  // vectors of a panel of a plain map
@@ -21,7 +21,7 @@ inline int64_t features(const CfC& c) { return c.L > 0 ? c.K : c.C + c.H; }
 // The heads as one map, masked: ff1, ff2, gate and, with spans, what the span multiplies. Weight
 // [N · H, features] and bias [N · H].
 struct Heads {
-  std::vector<float> weight, bias;
+  Floats weight, bias;
 
   explicit Heads(const CfC& c) : weight(head_count(c) * c.H * features(c)), bias(head_count(c) * c.H) {
     int64_t size = c.H * features(c);
@@ -80,7 +80,7 @@ class Kept {
 
  private:
   const CfC& c;
-  std::vector<float> buffer;
+  Floats buffer;
 };
 
 inline int64_t width_of(const CfC& c, int64_t layer) { return layer == c.L ? head_count(c) * c.H : c.K; }

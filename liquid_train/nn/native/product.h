@@ -4,10 +4,10 @@
 
 #pragma once
 
+#include "memory.h"
 #include "vector.h"
 
 #include <type_traits>
-#include <vector>
 
 // Rows in one tile: accumulators, a row of the panel and a broadcast fit the registers.
 template <int N>
@@ -19,7 +19,7 @@ constexpr int tile_rows() {
 inline int64_t vectors(int64_t columns) { return (columns + W - 1) / W; }
 
 struct Panels {
-  std::vector<float> data;
+  Floats data;
   int64_t rows = 0;
   int64_t width = 0;
 
