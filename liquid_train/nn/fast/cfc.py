@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from liquid_train.nn.fast import cfc_steps
 from liquid_train.nn.fast.activations import ACTIVATIONS, Activation
 from liquid_train.nn.fast.calls import CfCPlan
-from liquid_train.nn.fast.cfc_function import CfCFunction, run_steps
+from liquid_train.nn.fast.cfc_function import CfCFunction, Loops
 from liquid_train.nn.fast.replay import plain_cfc, replayable
+from liquid_train.nn.gpu.choice import cfc_loops
 
 Map = tuple[Tensor, Tensor]
 """Weight and bias."""
@@ -40,12 +42,14 @@ def run_cfc(plan: CfCPlan, *tensors: Any) -> Tensor:
         recurrent, start = 2 * recurrent, 0.5 * h + 0.5
     projected = F.linear(x, inputs, bias)
     call = plan.mode, activation, plan.span, projected, start, spans, a, w_tau, recurrent, *chain(*rest)
+    loops: Loops = cfc_loops(plan, projected, spans is not None) or cfc_steps
+    states: Tensor
     if not (
         torch.is_grad_enabled() and any(isinstance(part, Tensor) and part.requires_grad for part in call)
     ):
-        states = run_steps(False, *call)[0][1:]
+        states = loops.run_steps(False, *call)[0][1:]
         return states.mul_(2).sub_(1) if gated else states
-    states = CfCFunction.apply(*call)  # type: ignore[no-untyped-call]
+    states = CfCFunction.apply(loops, *call)  # type: ignore[no-untyped-call]
     given_again = (x, *tensors[1:])
     if gated:
         return 2 * replayable(_shifted_cfc, plan, states, given_again) - 1

@@ -139,3 +139,12 @@ class ClosedForm:
 
     def _decay(self, u: Tensor, t: Tensor | float) -> Tensor:
         return (u.abs() + self.rate).mul_(-t).exp_()
+
+
+def form_of(mode: str, span: float, spans: Tensor | None, a: Tensor | None, w_tau: Tensor | None) -> Form:
+    """Return the form of a mode; ``CfCFunction`` has the arguments."""
+    if mode == "pure":
+        assert a is not None
+        assert w_tau is not None
+        return ClosedForm(a, w_tau, span)
+    return Gated(mode == "default", spans is not None)

@@ -6,63 +6,29 @@ before the backward loop, the gradients of the weights after it.
 Shapes: T steps, B batch, H hidden units, N heads, K width of a backbone layer, F width of the first map.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from liquid_train.nn.fast.activations import Activation
-from liquid_train.nn.fast.cfc_forms import ClosedForm, Form, Gated
+from liquid_train.nn.fast.cfc_forms import form_of
 
 
-def run_steps(
-    keep: bool,
-    mode: str,
-    activation: Activation | None,
-    span: float,
-    x: Tensor,
-    h: Tensor,
-    spans: Tensor | None,
-    a: Tensor | None,
-    w_tau: Tensor | None,
-    recurrent: Tensor,
-    *maps: Tensor,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Run the steps; the arguments after ``keep`` are those of ``CfCFunction``.
+class Loops(Protocol):
+    """The two loops over steps: the module ``cfc_steps``, or another that takes and returns the same."""
 
-    Returns:
-        States before the first step and after each ``[T + 1, B, H]``; what each map gave and what the activation
-        made of it, ``[T, B, ·]`` if ``keep``, else of the last step only.
-    """
-    form = _form(mode, span, spans, a, w_tau)
-    T, B = x.shape[:2]
-    states = h.new_empty(T + 1, B, h.shape[1])
-    states[0] = h
-    weights = [weight.t() for weight in (recurrent, *maps[::2])]
-    arguments = [x.new_empty(T if keep else 1, B, weight.shape[1]) for weight in weights]
-    values = [torch.empty_like(y) if _keeps(activation) else y for y in arguments[:-1]]
-    layers = [
-        (_rows(z, T), bias, weight, _rows(y, T))
-        for z, bias, weight, y in zip(values, maps[1::2], weights[1:], arguments[1:], strict=True)
-    ]
-    firsts = _rows(arguments[0], T)
-    heads = zip(*(_rows(part, T) for part in form.parts(arguments[-1])), strict=True)
-    times = [None] * T if spans is None else spans.unbind()
-    old, *new = states.unbind()
-    for t, (input, parts, time, out) in enumerate(zip(x.unbind(), heads, times, new, strict=True)):
-        y = torch.addmm(input, old, weights[0], out=firsts[t])
-        for below, bias, weight, above in layers:
-            y = torch.addmm(bias, _activate(activation, y, below[t]), weight, out=above[t])
-        form.step(parts, time, out)
-        old = out
-    return states, arguments, values
+    run_steps: Callable[..., tuple[Tensor, list[Tensor], list[Tensor]]]
+    run_back: Callable[..., Tensor]
 
 
 class CfCFunction(torch.autograd.Function):
-    """``apply(mode, activation, span, x, h, spans, a, w_tau, recurrent, *maps) -> states``.
+    """``apply(loops, mode, activation, span, x, h, spans, a, w_tau, recurrent, *maps) -> states``.
 
     Args:
+        loops: What runs the steps.
         mode: Of the cell.
         activation: Of the backbone; None without one.
         span: The span of every step where ``spans`` is None.
@@ -81,6 +47,7 @@ class CfCFunction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        loops: Loops,
         mode: str,
         activation: Activation | None,
         span: float,
@@ -93,12 +60,12 @@ class CfCFunction(torch.autograd.Function):
         *maps: Tensor,
     ) -> Tensor:
         """Run the steps."""
-        states, arguments, values = run_steps(
+        states, arguments, values = loops.run_steps(
             True, mode, activation, span, x, h, spans, a, w_tau, recurrent, *maps
         )
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(spans, a, w_tau, recurrent, *maps, states, *arguments, *values)
-        ctx.constants = mode, activation, span, len(arguments)
+        ctx.constants = loops, mode, activation, span, len(arguments)
         return states[1:]
 
     @staticmethod
@@ -107,62 +74,27 @@ class CfCFunction(torch.autograd.Function):
         """Run the steps backwards."""
         if grads is None:  # they went to a replay
             return (None,) * len(ctx.needs_input_grad)
-        mode, activation, span, count = ctx.constants
+        loops, mode, activation, span, count = ctx.constants
         spans, a, w_tau, recurrent, *rest = ctx.saved_tensors
         maps, states = rest[: 2 * count - 2], rest[2 * count - 2]
         arguments, values = rest[2 * count - 1 : 3 * count - 1], rest[3 * count - 1 :]
-        form = _form(mode, span, spans, a, w_tau)
+        form = form_of(mode, span, spans, a, w_tau)
         heads = arguments[-1]
         d_heads = form.slopes(heads, spans)
-        slopes = [_slope(activation, y, z) for y, z in zip(arguments, values, strict=False)]
+        slopes = [slope_of(activation, y, z) for y, z in zip(arguments, values, strict=False)]
         weights = maps[::2]
 
-        totals = grads.clone()
-        rows, total_rows, factors = d_heads.unbind(), totals.unbind(), totals.unsqueeze(2).unbind()
-        below = [
-            (slope.unbind(), weight)
-            for slope, weight in zip(reversed(slopes), reversed(weights), strict=True)
-        ]
-        flat = d_heads.flatten(2).unbind()
-        for t in range(len(rows) - 1, -1, -1):
-            rows[t].mul_(factors[t])
-            d = flat[t]
-            for slope_rows, weight in below:
-                d = slope_rows[t].mul_(d.mm(weight))
-            if t > 0:
-                total_rows[t - 1].addmm_(d, recurrent)
-        d_initial = d.mm(recurrent)
+        totals = grads.clone(memory_format=torch.contiguous_format)
+        d_initial = loops.run_back(totals, d_heads, slopes, recurrent, weights)
 
         ends = [*slopes, d_heads.flatten(2)]
         inputs = [states[:-1], *values]
         d_weights = [d.flatten(0, 1).t() @ z.flatten(0, 1) for d, z in zip(ends, inputs, strict=True)]
         d_spans, d_a, d_w_tau = form.others(heads, spans, totals, d_heads)
         d_maps = [part for d, w in zip(ends[1:], d_weights[1:], strict=True) for part in (w, d.sum((0, 1)))]
-        return None, None, None, ends[0], d_initial, d_spans, d_a, d_w_tau, d_weights[0], *d_maps
+        return None, None, None, None, ends[0], d_initial, d_spans, d_a, d_w_tau, d_weights[0], *d_maps
 
 
-def _form(mode: str, span: float, spans: Tensor | None, a: Tensor | None, w_tau: Tensor | None) -> Form:
-    if mode == "pure":
-        assert a is not None
-        assert w_tau is not None
-        return ClosedForm(a, w_tau, span)
-    return Gated(mode == "default", spans is not None)
-
-
-def _rows(buffer: Tensor, T: int) -> tuple[Tensor, ...]:
-    """Return a view for each step; of one step's buffer the same for all."""
-    return buffer.unbind() * (T // len(buffer))
-
-
-def _keeps(activation: Activation | None) -> bool:
-    return activation is not None and activation.keeps_argument
-
-
-def _activate(activation: Activation | None, y: Tensor, out: Tensor) -> Tensor:
-    assert activation is not None
-    return out.copy_(activation.core(y)) if activation.keeps_argument else activation.core(y)
-
-
-def _slope(activation: Activation | None, y: Tensor, z: Tensor) -> Tensor:
+def slope_of(activation: Activation | None, y: Tensor, z: Tensor) -> Tensor:
     assert activation is not None
     return activation.slope(y, z)

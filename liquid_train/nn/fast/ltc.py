@@ -13,6 +13,7 @@ from liquid_train.nn.fast.calls import LTCPlan
 from liquid_train.nn.fast.ltc_function import LTCFunction
 from liquid_train.nn.fast.replay import plain_ltc, replayable
 from liquid_train.nn.fast.synapses import Listed, Paired, Synapses
+from liquid_train.nn.gpu.choice import ltc_function
 
 _LISTED_PER_NEURON = 8
 """Up to so many synapses per neuron, a matrix product with mostly zeros is faster than one per neuron."""
@@ -28,9 +29,13 @@ def run_ltc(plan: LTCPlan, *tensors: Any) -> Tensor:
     base = d * (_sums(sensory, x.flatten(0, 1)).unflatten(0, x.shape[:2]) + leak)
     base = base + torch.cat([cm, torch.zeros_like(cm)])
     synapses, sources = _layout(of_synapses[4:], mask, d if isinstance(d, float) else 1.0)
-    states: Tensor = LTCFunction.apply(  # type: ignore[no-untyped-call]
-        plan.unfolds, sources, base, v, spans, cm, synapses.weights, synapses.slope, synapses.offset
-    )
+    rest = base, v, spans, cm, synapses.weights, synapses.slope, synapses.offset
+    kernels = ltc_function(base, plan.unfolds, spans is not None) if sources is None else None
+    states: Tensor
+    if kernels is not None:
+        states = kernels.apply(plan.unfolds, *rest)
+    else:
+        states = LTCFunction.apply(plan.unfolds, sources, *rest)  # type: ignore[no-untyped-call]
     return replayable(plain_ltc, plan, states, tensors)
 
 

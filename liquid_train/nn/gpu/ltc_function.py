@@ -10,7 +10,7 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from liquid_train.nn.gpu import ltc_kernels
+from liquid_train.nn.gpu.kernels import ltc as ltc_kernels
 
 _TILE = {"ROWS": 4, "SOURCES": 16, "COLUMNS": 32}
 
@@ -35,20 +35,29 @@ class TritonLTC(torch.autograd.Function):
         states[0] = v
         with torch.cuda.device_of(base):
             ltc_kernels.forward[(triton.cdiv(B, _TILE["ROWS"]),)](
-                *(base, states, v.new_empty(unfolds + 1, B, H), base if spans is None else spans, *parameters),
+                *(
+                    base,
+                    states,
+                    v.new_empty(unfolds + 1, B, H),
+                    base if spans is None else spans,
+                    *parameters,
+                ),
                 *(T, B, H),
                 UNFOLDS=unfolds,
                 SPANS=spans is not None,
                 **_TILE,
             )
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(base, spans, *parameters, states)
         ctx.unfolds = unfolds
         return states[1:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Run the steps backwards, each forwards first."""
+        if grads is None:  # they went to a replay
+            return (None,) * len(ctx.needs_input_grad)
         base, spans, *parameters, states = ctx.saved_tensors
         T, B, H = grads.shape
         programs, unfolds = triton.cdiv(B, _TILE["ROWS"]), ctx.unfolds
@@ -56,7 +65,8 @@ class TritonLTC(torch.autograd.Function):
         d_base, d_v = torch.zeros_like(base), torch.zeros_like(states[0])
         d_spans = None if spans is None else torch.empty_like(spans)
         sums = [part.new_zeros(programs, *part.shape) for part in parameters]
-        times, d_times = (base, d_base) if spans is None else (spans, d_spans)
+        # Without spans the kernel reads and writes neither.
+        times, d_times = (base, d_base) if spans is None or d_spans is None else (spans, d_spans)
         with torch.cuda.device_of(base):
             ltc_kernels.backward[(programs,)](
                 *(grads[-1], base[-1], states[-2], room(unfolds + 1, B, H), room(unfolds, B, H)),

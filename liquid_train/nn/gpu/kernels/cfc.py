@@ -43,12 +43,11 @@ def _product(acc, a, rows, row_ok, width, w, w_row, w_column, columns, column_ok
 def _activation(y, KIND: tl.constexpr):
     if KIND == _SIGMOID:
         return tl.sigmoid(y)
-    elif KIND == _RELU:
+    if KIND == _RELU:
         return tl.maximum(y, 0.0)
-    elif KIND == _SILU:
+    if KIND == _SILU:
         return y * tl.sigmoid(y)
-    else:
-        return 0.5 * y * (1.0 + tl.erf(y * 0.7071067811865476))
+    return 0.5 * y * (1.0 + tl.erf(y * 0.7071067811865476))
 
 
 @triton.jit
@@ -72,14 +71,14 @@ def _head(
 def forward(
     x, states, recurrent, arguments, values, heads, w, bias, spans, a, w_tau, span, T, B, H, K,
     MODE: tl.constexpr, N: tl.constexpr, BACKBONE: tl.constexpr, ACTIVATION: tl.constexpr,
-    KEEPS_ARGUMENT: tl.constexpr, SPANS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    KEEPS_ARGUMENT: tl.constexpr, KEEP: tl.constexpr, SPANS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Fill states, heads and what the backbone gives.
 
     ``x`` ``[T, B, F]``, ``states`` ``[T + 1, B, H]``, ``recurrent`` ``[F, H]``, ``arguments`` and ``values``
-    ``[T, B, K]``, ``heads`` ``[T, B, N · H]``, ``w`` ``[N · H, K]``, ``bias`` ``[N · H]``, ``spans`` ``[T, B]``,
-    ``a`` and ``w_tau`` ``[H]``.
+    ``[T, B, K]``, ``heads`` ``[T, B, N · H]``, or of one step if they are not to be kept, ``w`` ``[N · H, K]``,
+    ``bias`` ``[N · H]``, ``spans`` ``[T, B]``, ``a`` and ``w_tau`` ``[H]``.
     """
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_ok = rows < B
@@ -108,18 +107,37 @@ def forward(
             column_ok = columns < H
             ok = row_ok[:, None] & column_ok[None, :]
             u = heads + rows[:, None] * (N * H) + columns[None, :]
-            p = _head(0, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H, N, BACKBONE, CHUNK)
+            p = _head(
+                0, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H, N, BACKBONE, CHUNK
+            )
             if MODE == _PURE:
                 tl.store(u, p, mask=ok)
                 full = tl.load(a + columns, mask=column_ok, other=0.0)[None, :]
                 rate = tl.abs(tl.load(w_tau + columns, mask=column_ok, other=0.0))[None, :] + tl.abs(p)
                 new = full - full * tl.exp(-t * rate) * p
             else:
-                q = _head(1, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H, N, BACKBONE, CHUNK)
-                s = _head(2, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H, N, BACKBONE, CHUNK)
+                q = _head(
+                    1, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H, N, BACKBONE, CHUNK
+                )
+                s = _head(
+                    2, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H, N, BACKBONE, CHUNK
+                )
                 if SPANS:
                     b = _head(
-                        3, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H, N, BACKBONE, CHUNK
+                        3,
+                        source,
+                        width,
+                        weight,
+                        x,
+                        bias,
+                        rows,
+                        row_ok,
+                        columns,
+                        column_ok,
+                        H,
+                        N,
+                        BACKBONE,
+                        CHUNK,
                     )
                     tl.store(u + 3 * H, b, mask=ok)
                     s += b * t
@@ -134,14 +152,15 @@ def forward(
             tl.store(states + B * H + rows[:, None] * H + columns[None, :], new, mask=ok)
         tl.debug_barrier()
         states += B * H
-        heads += B * N * H
         spans += B
         if BACKBONE:
             x += B * K
-            arguments += B * K
-            values += B * K
         else:
             x += B * N * H
+        if KEEP:
+            heads += B * N * H
+            arguments += B * K
+            values += B * K
 
 
 @triton.jit

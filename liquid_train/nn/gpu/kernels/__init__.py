@@ -1,0 +1,1 @@
+"""In Triton's language, which looks like Python."""
