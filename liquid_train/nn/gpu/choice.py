@@ -4,7 +4,7 @@ import functools
 import importlib.util
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -14,13 +14,12 @@ from liquid_train.nn.fast import cfc_steps
 from liquid_train.nn.fast.activations import ACTIVATIONS
 from liquid_train.nn.fast.calls import CfCPlan
 from liquid_train.nn.fast.cfc_function import CfCFunction, Loops
+from liquid_train.nn.fast.check import Run, agree, numbers
 from liquid_train.nn.fast.ltc_function import LTCFunction
 
 log = logging.getLogger(__name__)
 
 Function = type[torch.autograd.Function]
-
-_TOLERANCE = 1e-4
 
 
 def cfc_loops(plan: CfCPlan, x: Tensor, spans: bool) -> Loops | None:
@@ -71,29 +70,29 @@ def _cfc_is_right(mode: str, layers: int, activation: str, spans: bool, device: 
     T, B, H, K = 3, 5, 20, 24
     pure = mode == "pure"
     heads = H if pure else (4 if spans else 3) * H
-    numbers = functools.partial(_numbers, device)
-    span = numbers(T, B, 1).abs() if spans else None
-    closed = (numbers(1, H), numbers(1, H)) if pure else (None, None)
-    maps = (numbers(heads, K), numbers(heads)) if layers else ()
+    fixed = functools.partial(numbers, device=device)
+    span = fixed(T, B, 1).abs() if spans else None
+    closed = (fixed(1, H), fixed(1, H)) if pure else (None, None)
+    maps = (fixed(heads, K), fixed(heads)) if layers else ()
     width = K if layers else heads
-    tensors = numbers(T, B, width), numbers(B, H), span, *closed, numbers(width, H), *maps
+    tensors = fixed(T, B, width), fixed(B, H), span, *closed, fixed(width, H), *maps
     constants = mode, ACTIVATIONS[activation] if layers else None, 0.7
 
     def run(loops: Callable[[], Loops], *given: Any) -> Tensor:
         return cast(Tensor, CfCFunction.apply(loops(), *constants, *given))  # type: ignore[no-untyped-call]
 
     plain = functools.partial(run, lambda: cfc_steps)
-    return _agree(f"of a {mode} CfC", functools.partial(run, _triton_cfc), plain, tensors)
+    return _right(f"of a {mode} CfC", functools.partial(run, _triton_cfc), plain, tensors)
 
 
 @functools.cache
 def _ltc_is_right(unfolds: int, spans: bool, device: torch.device) -> bool:
     T, B, H = 2, 5, 20
-    numbers = functools.partial(_numbers, device)
-    span = numbers(T, B, 1).abs() if spans else None
-    base = numbers(T, B, 2 * H) + torch.cat([torch.full((H,), 3.0), torch.zeros(H)]).to(device)
-    weights = torch.stack([numbers(H, H).abs(), numbers(H, H)])
-    tensors = base, numbers(B, H), span, numbers(H).abs(), weights, numbers(H, H), numbers(H, H)
+    fixed = functools.partial(numbers, device=device)
+    span = fixed(T, B, 1).abs() if spans else None
+    base = fixed(T, B, 2 * H) + torch.cat([torch.full((H,), 3.0), torch.zeros(H)]).to(device)
+    weights = torch.stack([fixed(H, H).abs(), fixed(H, H)])
+    tensors = base, fixed(B, H), span, fixed(H).abs(), weights, fixed(H, H), fixed(H, H)
 
     def kernels(*given: Any) -> Tensor:
         return cast(Tensor, _triton_ltc().apply(unfolds, *given))
@@ -101,35 +100,19 @@ def _ltc_is_right(unfolds: int, spans: bool, device: torch.device) -> bool:
     def plain(*given: Any) -> Tensor:
         return cast(Tensor, LTCFunction.apply(unfolds, None, *given))  # type: ignore[no-untyped-call]
 
-    return _agree("of an LTC", kernels, plain, tensors)
+    return _right("of an LTC", kernels, plain, tensors)
 
 
-def _numbers(device: torch.device, *shape: int) -> Tensor:
-    """Return some numbers between -0.5 and 0.5 without drawing them."""
-    count = torch.Size(shape).numel()
-    return 0.5 * torch.arange(1, count + 1, device=device).sin().view(shape)
-
-
-def _agree(name: str, kernels: Callable[..., Tensor], plain: Callable[..., Tensor], tensors: Any) -> bool:
-    """Return whether two functions have the same values and gradients; a warning says what is wrong."""
+def _right(name: str, kernels: Run, plain: Run, tensors: Sequence[Tensor | None]) -> bool:
+    """Return whether kernels run here and agree with the loops; a warning says what is wrong."""
     try:
-        with torch.inference_mode(False), torch.enable_grad():
-            found, expected = (_results(run, tensors) for run in (kernels, plain))
+        if agree(kernels, plain, tensors):
+            return True
+        reason = "they give other numbers than PyTorch"
     except Exception as error:  # Triton raises errors of many kinds, and training must go on
-        log.warning("CfC and LTC run without the Triton kernels %s, more slowly: %s", name, _one_line(error))
-        return False
-    for one, other in zip(found, expected, strict=True):
-        if not torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE):
-            log.warning("CfC and LTC run without the Triton kernels %s: they give other numbers here", name)
-            return False
-    return True
-
-
-def _results(run: Callable[..., Tensor], tensors: Any) -> list[Tensor]:
-    leaves = [part if part is None else part.clone().requires_grad_() for part in tensors]
-    states = run(*leaves)
-    given = [leaf for leaf in leaves if leaf is not None]
-    return [states, *torch.autograd.grad(states, given, _numbers(states.device, *states.shape))]
+        reason = _one_line(error)
+    log.warning("CfC and LTC run without the Triton kernels %s, more slowly: %s", name, reason)
+    return False
 
 
 def _one_line(error: Exception) -> str:

@@ -61,11 +61,20 @@ class _Once:
                 if os.environ.get("LIQUID_TRAIN_NATIVE") == "0":
                     self.reason = "LIQUID_TRAIN_NATIVE=0"
                 else:
-                    self.library = Library(built_library())
+                    self.library = _checked(Library(built_library()))
             except BuildError as error:
                 self.reason = str(error)
                 log.warning("CfC and LTC run without their C++ kernels, more slowly: %s", error)
             self.asked = True
+
+
+def _checked(library: Library) -> Library:
+    # It runs the library through what is built on it.
+    from liquid_train.nn.fast.native_check import are_right
+
+    if not are_right(library):
+        raise BuildError("built by this compiler they give other numbers than PyTorch")
+    return library
 
 
 _once = _Once()

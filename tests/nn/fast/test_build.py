@@ -85,6 +85,28 @@ def test_a_library_that_cannot_be_loaded_is_refused(monkeypatch, tmp_path, caplo
     assert "cannot be loaded" in caplog.text
 
 
+def test_kernels_that_give_other_numbers_are_not_used(monkeypatch, caplog):
+    binary("c++")
+    monkeypatch.delenv("LIQUID_TRAIN_CACHE")
+    right = library._function
+
+    def function(loaded, name, structure):
+        found = right(loaded, name, structure)
+
+        def wrong(call):
+            call.epsilon += 0.1
+            found(call)
+
+        return wrong if name == "ltc_forward" else found
+
+    monkeypatch.setattr(library, "_function", function)
+    assert library.native() is None
+    assert caplog.messages == [
+        "CfC and LTC run without their C++ kernels, more slowly: "
+        "built by this compiler they give other numbers than PyTorch"
+    ]
+
+
 def test_switched_off_by_the_environment_nothing_is_built_or_said(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("LIQUID_TRAIN_NATIVE", "0")
     assert library.native() is None

@@ -1,0 +1,37 @@
+"""Whether kernels, which were compiled on a machine that nobody has tested them on, give the right numbers.
+
+They are compared with tensor operations on some small numbers: states and every gradient.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Run = Callable[..., Tensor]
+
+_TOLERANCE = 1e-4
+
+
+def numbers(*shape: int, device: torch.device | None = None) -> Tensor:
+    """Return numbers between -0.5 and 0.5, without drawing from a random stream."""
+    count = torch.Size(shape).numel()
+    return 0.5 * torch.arange(1, count + 1, device=device).sin().view(shape)
+
+
+def agree(kernels: Run, plain: Run, tensors: Sequence[Tensor | None]) -> bool:
+    """Return whether two functions of tensors have the same values and gradients."""
+    with torch.inference_mode(False), torch.enable_grad():
+        found, expected = (_results(run, tensors) for run in (kernels, plain))
+    return all(
+        torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE)
+        for one, other in zip(found, expected, strict=True)
+    )
+
+
+def _results(run: Run, tensors: Sequence[Tensor | None]) -> list[Tensor]:
+    leaves = [None if part is None else part.clone().requires_grad_() for part in tensors]
+    states = run(*leaves)
+    given = [leaf for leaf in leaves if leaf is not None]
+    total = (states * numbers(*states.shape, device=states.device)).sum()
+    return [states, *torch.autograd.grad(total, given)]
