@@ -12,6 +12,7 @@ parts:
   streams     one step of a stream
   memory      what a call keeps for its backward pass
   first_call  building the kernels, and loading them
+  gpu         forward and backward pass on a GPU, if there is one
   roofline    GFLOP/s of a training step beside a plain matrix product
 """
 
@@ -23,6 +24,7 @@ import warnings
 import torch
 
 from benchmarks.nn import parts
+from benchmarks.nn.gpu import gpu
 from benchmarks.telemetry.measure import machine
 
 PARTS = {
@@ -32,6 +34,7 @@ PARTS = {
     "streams": parts.streams,
     "memory": parts.memory,
     "first_call": parts.first_call,
+    "gpu": gpu,
     "roofline": parts.roofline,
 }
 

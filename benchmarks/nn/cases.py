@@ -79,21 +79,21 @@ class Case:
     spans: bool = False
     options: tuple[tuple[str, Any], ...] = ()
 
-    def build(self) -> list[Implementation]:
+    def build(self, device: str = "cpu") -> list[Implementation]:
         """Return every implementation, all liquid ones with the same weights."""
-        x = torch.randn(self.B, self.T, CHANNELS)
-        spans = torch.rand(self.B, self.T, 1) + 0.5 if self.spans else None
+        x = torch.randn(self.B, self.T, CHANNELS, device=device)
+        spans = torch.rand(self.B, self.T, 1, device=device) + 0.5 if self.spans else None
         units = self.hidden if self.motors is None else AutoNCP(self.hidden, self.motors)
         ours: type[Any] = {"CfC": CfC, "LTC": LTC}[self.kind]
-        reference = getattr(ncps.torch, self.kind)(CHANNELS, units, **dict(self.options))
+        reference = getattr(ncps.torch, self.kind)(CHANNELS, units, **dict(self.options)).to(device)
         made = [Implementation("ncps", reference, _reference(reference, x, spans))]
         for name in OURS:
-            layer = ours(CHANNELS, units, **dict(self.options))
+            layer = ours(CHANNELS, units, **dict(self.options)).to(device)
             layer.load_state_dict(reference.state_dict())
             layer.fast = "auto" if name != "plain" else False
             made.append(Implementation(name, layer, _ours(layer, x, spans), name == "kernels"))
         for kind in (nn.LSTM, nn.GRU):
-            other = kind(CHANNELS, self.hidden, batch_first=True)
+            other = kind(CHANNELS, self.hidden, batch_first=True).to(device)
             made.append(Implementation(kind.__name__, other, _first(other, x)))
         return made
 
@@ -144,6 +144,14 @@ TRAINING = [
     Case("CfC AutoNCP(64, 8), batch 64, length 32", "CfC", 64, 8, 64, 32),
     Case("LTC AutoNCP(32, 4), batch 64, length 32", "LTC", 32, 4, 64, 32),
     Case("LTC-32 dense, batch 64, length 32", "LTC", 32, None, 64, 32),
+]
+
+GPU = [
+    _cfc("CfC-64, batch 64, length 256", 64, 256),
+    _cfc("CfC-64, batch 1024, length 256", 1024, 256),
+    _cfc("CfC-64 with time spans, batch 64, length 256", 64, 256, True),
+    Case("CfC AutoNCP(64, 8), batch 64, length 256", "CfC", 64, 8, 64, 256),
+    Case("LTC-32 dense, batch 64, length 64", "LTC", 32, None, 64, 64),
 ]
 
 INFERENCE = [

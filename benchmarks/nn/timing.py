@@ -7,6 +7,8 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
+import torch
+
 from benchmarks.nn.cases import OURS, Implementation
 from benchmarks.telemetry.measure import quartiles
 
@@ -36,6 +38,8 @@ def _block(one: Implementation, run: Callable[[Implementation], None], count: in
         begin = time.perf_counter()
         for _ in range(count):
             run(one)
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         return (time.perf_counter() - begin) / count
 
 
