@@ -8,8 +8,6 @@
 #include "memory.h"
 #include "vector.h"
 
-constexpr int PAIR = 2;  // vectors of a panel of a plain map
-
 // Rows that are taken through all steps together: their data stays in the cache.
 constexpr int64_t BLOCK = 64;
 
