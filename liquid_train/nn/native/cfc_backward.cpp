@@ -151,12 +151,11 @@ class Backward {
     for (int64_t layer = c.L - 1; layer >= 0; layer--) {
       const float* z = kept.values(layer, t, first);
       int64_t out_stride = gradients[layer].d_stride;
-      float *out = &gradients[layer].d[at * out_stride], peak = c.gain * c.scale, fall = c.scale / c.gain;
+      float *out = &gradients[layer].d[at * out_stride];
       const Panels& below = maps.below[layer + 1];
       bring_down(below, d, stride, c.K, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
-        vec y = load(z + row * c.K + i, left);
-        v = c.activation == 0 ? v * (peak - fall * y * y) : (y > 0.0f ? v : vec{});
-        store(out + row * out_stride + i, v, left);
+        vec kept = load(z + row * c.K + i, left) * (1.0f / c.gain);
+        store(out + row * out_stride + i, v * (c.gain * c.scale) * slope(c.activation, kept), left);
       });
       d = out;
       stride = out_stride;
@@ -176,7 +175,7 @@ class Backward {
   void keep(int64_t t, int64_t first, int64_t last, int64_t at) {
     for (int64_t layer = 0; layer <= c.L; layer++) {
       MapGradients& map = gradients[layer];
-      Sources from = kept.sources(layer, t, first);
+      Sources from = kept.sources(layer, t, first, last - first);
       for (int64_t row = 0; row < last - first; row++) {
         float* out = &map.read[(at + row) * map.stride];
         for (int i = 0; i < from.count; i++) {

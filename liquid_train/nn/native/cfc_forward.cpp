@@ -69,7 +69,7 @@ class Forward {
 
  private:
   void run_backbone(int64_t layer, int64_t t, int64_t first, int64_t rows) {
-    Sources from = kept.sources(layer, t, first);
+    Sources from = kept.sources(layer, t, first, rows);
     const Panels& panels = maps.backbone[layer];
     float* out = kept.values(layer, t, first);
     pairs(c.K, [&](auto width, int64_t column, int64_t panel) INLINE_LAMBDA {
@@ -84,7 +84,7 @@ class Forward {
         for (int r = 0; r < M; r++)
           for (int j = 0; j < P; j++) {
             vec y = acc[r][j];
-            y = c.activation == 0 ? c.gain * hyperbolic_tangent(c.scale * y) : (y < 0.0f ? vec{} : y);
+            if (!keeps_argument(c.activation)) y = c.gain * activate(c.activation, c.scale * y);
             store(out + (row + r) * c.K + column + j * W, y, c.K - column - j * W);
           }
       });
@@ -92,7 +92,7 @@ class Forward {
   }
 
   void run_heads(int64_t t, int64_t first, int64_t rows) {
-    Sources from = kept.sources(c.L, t, first);
+    Sources from = kept.sources(c.L, t, first, rows);
     float* state = kept.state(t + 1, first);
     for (int64_t column = 0, panel = 0; column < c.H; column += W, panel++) {
       const float* bias = maps.head_biases.data() + panel * N * W;
