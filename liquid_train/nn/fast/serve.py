@@ -13,7 +13,7 @@ from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.fast.calls import CfCPlan, LTCPlan, Tensors, cfc_call, ltc_call
 from liquid_train.nn.fast.cfc import run_cfc
 from liquid_train.nn.fast.ltc import run_ltc
-from liquid_train.nn.fast.native_cfc import run_native_cfc, serves_cfc
+from liquid_train.nn.fast.native_cfc import run_native_cfc
 from liquid_train.nn.fast.native_ltc import run_native_ltc
 from liquid_train.nn.fast.why_not import Cell
 from liquid_train.nn.ltc_cell import LTCCell, affine
@@ -61,7 +61,7 @@ def _run(
 
 
 def _cfc_states(plan: CfCPlan, tensors: Tensors) -> Tensor:
-    library = _kernels(tensors[1]) if serves_cfc(plan) else None
+    library = _kernels(tensors[1])
     return run_cfc(plan, *tensors) if library is None else run_native_cfc(library, plan, *tensors)
 
 

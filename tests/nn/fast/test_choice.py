@@ -67,10 +67,17 @@ def mine():
     return layer
 
 
+def bent():
+    layer = CfC(3, 6)
+    layer.rnn_cell.backbone[1] = nn.Softplus()
+    return layer
+
+
 REFUSED = {
     "mixed_memory=True": (lambda: CfC(3, 6, mixed_memory=True), torch.float32),
     "ff1 has hooks": (hooked, torch.float32),
     "ff1 is a Mine": (mine, torch.float32),
+    "backbone.1 is a Softplus": (bent, torch.float32),
     "backbone_dropout=0.5": (lambda: CfC(3, 6, backbone_dropout=0.5), torch.float32),
     "dtype torch.bfloat16": (lambda: CfC(3, 6).bfloat16(), torch.bfloat16),
 }
