@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from liquid_train.nn.fast import operators
 from liquid_train.nn.fast.activations import ACTIVATIONS, Activation
 from liquid_train.nn.fast.calls import CfCPlan
 from liquid_train.nn.fast.cfc_function import CfCFunction
@@ -39,9 +40,12 @@ def run_cfc(plan: CfCPlan, *tensors: Any) -> Tensor:
         bias = bias - recurrent.sum(1)
         recurrent, start = 2 * recurrent, 0.5 * h + 0.5
     projected = F.linear(x, inputs, bias)
-    states: Tensor = CfCFunction.apply(  # type: ignore[no-untyped-call]
-        plan.mode, activation, plan.span, projected, start, spans, a, w_tau, recurrent, *chain(*rest)
-    )
+    derived = (projected, start, spans, a, w_tau, recurrent, *chain(*rest))
+    if torch.compiler.is_compiling():
+        name = plan.activation if plan.layers else None
+        states = operators.call("cfc_steps", (plan.mode, name, plan.span), derived)
+        return 2 * states - 1 if gated else states
+    states = CfCFunction.apply(plan.mode, activation, plan.span, *derived)  # type: ignore[no-untyped-call]
     given_again = (x, *tensors[1:])
     if gated:
         return 2 * replayable(_shifted_cfc, plan, states, given_again) - 1
@@ -67,8 +71,8 @@ def _heads(
         weights += [b, a]
         biases += [b_bias, a_bias]
     else:
-        weights.append(torch.add(b, a, alpha=plan.span))
-        biases.append(torch.add(b_bias, a_bias, alpha=plan.span))
+        weights.append(b + plan.span * a)
+        biases.append(b_bias + plan.span * a_bias)
     return torch.cat(weights), torch.cat(biases)
 
 

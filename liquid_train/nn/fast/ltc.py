@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liquid_train.nn.fast import operators
 from liquid_train.nn.fast.calls import LTCPlan
+from liquid_train.nn.fast.layout import choose_layout
 from liquid_train.nn.fast.ltc_function import LTCFunction
 from liquid_train.nn.fast.replay import plain_ltc, replayable
 from liquid_train.nn.fast.synapses import Listed, Paired, Synapses
-
-_LISTED_PER_NEURON = 8
-"""Up to so many synapses per neuron, a matrix product with mostly zeros is faster than one per neuron."""
 
 
 def run_ltc(plan: LTCPlan, *tensors: Any) -> Tensor:
@@ -23,11 +22,18 @@ def run_ltc(plan: LTCPlan, *tensors: Any) -> Tensor:
     x, v, spans, cm, gleak, vleak, *of_synapses = tensors
     d = plan.span if spans is None else spans
     *of_synapses, sensory_mask, mask = of_synapses
-    sensory, _ = _layout(of_synapses[:4], sensory_mask, 1.0)
+    compiling = torch.compiler.is_compiling()
+    pairs = _pairs(of_synapses[:4], sensory_mask, 1.0)
+    sensory = pairs if compiling else choose_layout(pairs, sensory_mask)[0]
     leak = torch.cat([gleak + plan.epsilon, gleak * vleak])
     base = d * (_sums(sensory, x.flatten(0, 1)).unflatten(0, x.shape[:2]) + leak)
     base = base + torch.cat([cm, torch.zeros_like(cm)])
-    synapses, sources = _layout(of_synapses[4:], mask, d if isinstance(d, float) else 1.0)
+    pairs = _pairs(of_synapses[4:], mask, 1.0 if spans is not None else plan.span)
+    if compiling:
+        given = (base, v, spans, cm, pairs.weights, pairs.slope, pairs.offset, mask)
+        return operators.call("ltc_steps", (plan.unfolds, plan.span), given)
+    synapses, places = choose_layout(pairs, mask)
+    sources = None if places is None else places[0]
     states: Tensor = LTCFunction.apply(  # type: ignore[no-untyped-call]
         plan.unfolds, sources, base, v, spans, cm, synapses.weights, synapses.slope, synapses.offset
     )
@@ -43,22 +49,8 @@ def _sums(synapses: Synapses, x: Tensor) -> Tensor:
     return synapses.total(opened)
 
 
-def _layout(parameters: list[Tensor], mask: Tensor, factor: float) -> tuple[Synapses, Tensor | None]:
-    """List the synapses if there are few, else take every pair.
-
-    ``parameters`` are ``w``, ``mu``, ``sigma`` and ``erev`` ``[S, H]``, like the mask.
-    """
-    S, H = mask.shape
+def _pairs(parameters: list[Tensor], mask: Tensor, factor: float) -> Paired:
+    """Take every pair; ``parameters`` are ``w``, ``mu``, ``sigma`` and ``erev`` ``[S, H]``, like the mask."""
     w, mu, sigma, erev = parameters
-    w, offset = w * mask * factor, sigma * mu
-    # Counting synapses would make an accelerator wait.
-    if mask.device.type == "cpu":
-        sources, targets = torch.nonzero(mask, as_tuple=True)
-        if len(sources) <= _LISTED_PER_NEURON * H:
-            chosen, rows = w[sources, targets], torch.arange(len(sources))
-            weights = w.new_zeros(len(sources), 2 * H)
-            weights = weights.index_put((rows, targets), chosen)
-            weights = weights.index_put((rows, targets + H), chosen * erev[sources, targets])
-            slope, offset = sigma[sources, targets], offset[sources, targets]
-            return Listed.of(weights, slope, offset, sources, S), sources
-    return Paired(torch.stack([w, w * erev]), sigma, offset), None
+    w = w * mask * factor
+    return Paired(torch.stack([w, w * erev]), sigma, sigma * mu)

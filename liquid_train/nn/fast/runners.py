@@ -1,0 +1,246 @@
+"""What runs sequences where a compiler must not look inside: kernels, and Functions without autograd.
+
+Shapes: T steps, B batch, C input channels, H hidden units, S sources of synapses.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from liquid_train.nn.fast.activations import ACTIVATIONS
+from liquid_train.nn.fast.calls import CfCPlan, LTCPlan
+from liquid_train.nn.fast.cfc_function import CfCFunction
+from liquid_train.nn.fast.layout import choose_layout
+from liquid_train.nn.fast.ltc_function import LTCFunction
+from liquid_train.nn.fast.native_cfc import (
+    backward_cfc,
+    empty_kept,
+    empty_states,
+    forward_cfc,
+    readable,
+)
+from liquid_train.nn.fast.native_ltc import backward_ltc, forward_ltc
+from liquid_train.nn.fast.synapses import Paired
+from liquid_train.nn.native.library import Library, native
+
+Given = Sequence[Tensor | None]
+
+
+class Runner(Protocol):
+    """What runs sequences.
+
+    Attributes:
+        name: Of the operator.
+        constants: The schema of what it takes beside tensors. A number follows, the span of every step.
+        reads_states: Whether its backward pass reads the states.
+    """
+
+    name: str
+    constants: str
+    reads_states: bool
+
+    def empty(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
+        """Return room for the states ``[T, B, H]``, and for what is kept for a backward pass."""
+
+    def forward(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
+        """Return the states, and what is kept."""
+
+    def backward(
+        self,
+        constants: Sequence[Any],
+        given: Given,
+        made: Sequence[Tensor],
+        grads: Tensor,
+        needed: list[bool],
+    ) -> Sequence[Tensor | None]:
+        """Return the gradients of the tensors, at least of the needed ones.
+
+        ``made`` is what was kept, after the states if they are read.
+        """
+
+
+class CfCKernels:
+    """The kernels of a CfC; tensors and constants are those of ``CfCPlan``."""
+
+    name, constants = "cfc", "str mode, int layers, str activation"
+    reads_states = False
+
+    def empty(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
+        """See ``Runner``."""
+        return [empty_states(given), *(empty_kept(CfCPlan(*constants), given) if keep else ())]
+
+    def forward(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
+        """See ``Runner``."""
+        out, *kept = self.empty(constants, given, keep)
+        forward_cfc(_kernels(), CfCPlan(*constants), readable(given), out, kept)
+        return [out, *kept]
+
+    def backward(
+        self,
+        constants: Sequence[Any],
+        given: Given,
+        made: Sequence[Tensor],
+        grads: Tensor,
+        needed: list[bool],
+    ) -> Sequence[Tensor | None]:
+        """See ``Runner``."""
+        return backward_cfc(_kernels(), CfCPlan(*constants), readable(given), made, grads, needed)
+
+
+class LTCKernels:
+    """The kernels of an LTC; tensors and constants are those of ``LTCPlan``."""
+
+    name, constants = "ltc", "int unfolds, float epsilon"
+    reads_states = True
+
+    def empty(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
+        """See ``Runner``."""
+        return [_after_each_step(given)]
+
+    def forward(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
+        """See ``Runner``."""
+        return [forward_ltc(_kernels(), LTCPlan(*constants), _contiguous(given))[1:]]
+
+    def backward(
+        self,
+        constants: Sequence[Any],
+        given: Given,
+        made: Sequence[Tensor],
+        grads: Tensor,
+        needed: list[bool],
+    ) -> Sequence[Tensor | None]:
+        """See ``Runner``."""
+        given = _contiguous(given)
+        v = given[1]
+        assert v is not None
+        states = torch.cat([v.unsqueeze(0), made[0]])
+        return backward_ltc(_kernels(), LTCPlan(*constants), given, states, grads)
+
+
+class CfCSteps:
+    """``CfCFunction``, run forward once more for the backward pass; the tensors are its own."""
+
+    name, constants = "cfc_steps", "str mode, str? activation"
+    reads_states = False
+
+    def empty(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
+        """See ``Runner``."""
+        return [_after_each_step(given)]
+
+    def forward(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
+        """See ``Runner``."""
+        return [_run(CfCFunction, *self._arguments(constants, given))]
+
+    def backward(
+        self,
+        constants: Sequence[Any],
+        given: Given,
+        made: Sequence[Tensor],
+        grads: Tensor,
+        needed: list[bool],
+    ) -> Sequence[Tensor | None]:
+        """See ``Runner``."""
+        return _run_back(CfCFunction, grads, *self._arguments(constants, given))[3:]
+
+    def _arguments(self, constants: Sequence[Any], given: Given) -> tuple[Any, ...]:
+        mode, activation, span = constants
+        return mode, None if activation is None else ACTIVATIONS[activation], span, *given
+
+
+class LTCSteps:
+    """``LTCFunction``, likewise; the tensors are those of its for every pair of neurons, and the mask."""
+
+    name, constants = "ltc_steps", "int unfolds"
+    reads_states = False
+
+    def empty(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
+        """See ``Runner``."""
+        return [_after_each_step(given)]
+
+    def forward(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
+        """See ``Runner``."""
+        arguments, _ = self._arguments(given)
+        return [_run(LTCFunction, constants[0], *arguments)]
+
+    def backward(
+        self,
+        constants: Sequence[Any],
+        given: Given,
+        made: Sequence[Tensor],
+        grads: Tensor,
+        needed: list[bool],
+    ) -> Sequence[Tensor | None]:
+        """See ``Runner``."""
+        arguments, places = self._arguments(given)
+        *rest, d_weights, d_slope, d_offset = _run_back(LTCFunction, grads, constants[0], *arguments)[2:]
+        if places is None:
+            return [*rest, d_weights, d_slope, d_offset, None]
+        assert d_weights is not None
+        assert d_slope is not None
+        assert d_offset is not None
+        weights, slope, offset = (torch.zeros_like(part) for part in given[4:7] if part is not None)
+        (sources, targets), H = places, slope.shape[1]
+        rows = torch.arange(len(sources))
+        weights[0, sources, targets] = d_weights[rows, targets]
+        weights[1, sources, targets] = d_weights[rows, targets + H]
+        slope[places], offset[places] = d_slope, d_offset
+        return [*rest, weights, slope, offset, None]
+
+    def _arguments(self, given: Given) -> tuple[tuple[Any, ...], tuple[Tensor, Tensor] | None]:
+        base, v, spans, cm, weights, slope, offset, mask = given
+        assert weights is not None
+        assert slope is not None
+        assert offset is not None
+        assert mask is not None
+        synapses, places = choose_layout(Paired(weights, slope, offset), mask)
+        sources = None if places is None else places[0]
+        return (sources, base, v, spans, cm, synapses.weights, synapses.slope, synapses.offset), places
+
+
+class _Context:
+    """What a Function needs of autograd to be run without it."""
+
+    needs_input_grad: tuple[bool, ...] = ()
+    saved_tensors: tuple[Tensor | None, ...] = ()
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        self.saved_tensors = tensors
+
+    def set_materialize_grads(self, value: bool) -> None:
+        pass
+
+
+def _run(function: Any, *arguments: Any) -> Tensor:
+    states: Tensor = function.forward(_Context(), *arguments)
+    return states
+
+
+def _run_back(function: Any, grads: Tensor, *arguments: Any) -> Sequence[Tensor | None]:
+    context = _Context()
+    function.forward(context, *arguments)
+    context.needs_input_grad = (True,) * len(arguments)
+    found: Sequence[Tensor | None] = function.backward(context, grads)
+    return found
+
+
+def _after_each_step(given: Given) -> Tensor:
+    """Return room for the states, ``[T, B, H]``, from a first tensor ``[T, B, ·]`` and a state ``[B, H]``."""
+    x, h = given[:2]
+    assert x is not None
+    assert h is not None
+    return h.new_empty(x.shape[0], *h.shape)
+
+
+def _contiguous(given: Given) -> list[Tensor | None]:
+    return [None if part is None else part.contiguous() for part in given]
+
+
+def _kernels() -> Library:
+    library = native()
+    if library is None:
+        raise RuntimeError(
+            "the program was compiled with the C++ kernels, and here are none: compile it again"
+        )
+    return library
