@@ -91,7 +91,7 @@ def test_where_it_cannot_serve_true_says_why_and_auto_does_without(reason, calls
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_an_exported_program_needs_nothing_of_ours(strict, build, kernels, calls):
-    layer, given = build().eval(), x()
+    layer, given = build().eval(), x()[:, :2]
     with torch.no_grad():
         expected = layer(given)[0]
         calls.clear()
