@@ -101,7 +101,7 @@ class LTCKernels:
 
     def forward(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
         """See ``Runner``."""
-        return [forward_ltc(_kernels(), LTCPlan(*constants), _contiguous(given))[1:]]
+        return [forward_ltc(_kernels(), LTCPlan(*constants), _contiguous(given))[1:].clone()]
 
     def backward(
         self,
@@ -214,7 +214,8 @@ class _Context:
 
 def _run(function: Any, *arguments: Any) -> Tensor:
     states: Tensor = function.forward(_Context(), *arguments)
-    return states
+    # A compiler takes results to be aligned and in order; a view may begin anywhere.
+    return states.clone(memory_format=torch.contiguous_format)
 
 
 def _run_back(function: Any, grads: Tensor, *arguments: Any) -> Sequence[Tensor | None]:

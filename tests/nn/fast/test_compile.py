@@ -1,11 +1,14 @@
 """Compiled modules run the fast path as it is: same numbers, nothing is unrolled, sizes may change."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from ncps.wirings import AutoNCP
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from liquid_train.nn import LTC, CfC
+from liquid_train.nn.fast import operators
 from liquid_train.nn.native.library import without_kernels
 
 BUILDS = {
@@ -117,6 +120,28 @@ def test_the_program_does_not_grow_with_the_sequence(kind, kernels):
 def test_sizes_of_one(shape, kernels):
     layer = CfC(3, 6)
     assert_same(layer, compiled(layer), torch.randn(shape))
+
+
+@pytest.mark.parametrize("name", ["cfc", "ltc", "cfc_steps", "ltc_steps"])
+def test_the_operators_keep_the_rules_for_such(name, monkeypatch, kernels):
+    calls, original = [], operators.call
+
+    def noted(*arguments):
+        calls.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr("liquid_train.nn.fast.operators.call", noted)
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+    layer = CfC(3, 6) if name.startswith("cfc") else LTC(3, 6)
+    with without_kernels() if name.endswith("steps") else nullcontext():
+        layer(torch.randn(4, 5, 3), timespans=torch.rand(4, 5))
+    ((found, constants, given),) = calls
+    assert found == name
+    tensors = [part.detach().requires_grad_(part.requires_grad) for part in given if part is not None]
+    places = [place for place, part in enumerate(given) if part is not None]
+    span = torch.tensor(constants[-1], dtype=torch.float64)
+    operator = getattr(torch.ops.liquid_train, name).default
+    torch.library.opcheck(operator, (tensors, places, *constants[:-1], span, True))
 
 
 def test_steps_first(kernels):
