@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from liquid_train.nn.fast.ltc_function import LTCFunction
-from liquid_train.nn.fast.synapses import Listed, Paired, Synapses
+from liquid_train.nn.fast.synapses import Listed, synapses_of
 from liquid_train.nn.ltc_cell import LTCCell, _affine
 
 _LISTED_PER_NEURON = 8
@@ -22,7 +22,7 @@ def run_ltc(cell: LTCCell, x: Tensor, v: Tensor, spans: Tensor | float) -> tuple
     """
     d = spans / cell.ode_unfolds
     x = _affine(x, cell.input_w, cell.input_b)
-    sensory, _ = _layout(
+    sensory = _layout(
         cell._positive(cell.sensory_w) * cell.sensory_sparsity_mask,
         cell.sensory_mu,
         cell.sensory_sigma,
@@ -36,7 +36,7 @@ def run_ltc(cell: LTCCell, x: Tensor, v: Tensor, spans: Tensor | float) -> tuple
     base = base + torch.cat([cm, torch.zeros_like(cm)])
     fixed = d if isinstance(d, float) else 1.0
     w = cell._positive(cell.w) * cell.sparsity_mask
-    synapses, sources = _layout(w, cell.mu, cell.sigma, cell.erev, cell.sparsity_mask, fixed)
+    sources, *parameters = _layout(w, cell.mu, cell.sigma, cell.erev, cell.sparsity_mask, fixed)
     states: Tensor = LTCFunction.apply(  # type: ignore[no-untyped-call]
         cell.ode_unfolds,
         sources,
@@ -44,27 +44,28 @@ def run_ltc(cell: LTCCell, x: Tensor, v: Tensor, spans: Tensor | float) -> tuple
         v,
         d if isinstance(d, Tensor) else None,
         cm,
-        synapses.weights,
-        synapses.slope,
-        synapses.offset,
+        *parameters,
     )
     return _affine(states[..., : cell.motor_size], cell.output_w, cell.output_b), states
 
 
-def _sums(synapses: Synapses, x: Tensor) -> Tensor:
-    """Sum over sources for all rows at once, by operations that autograd records."""
+def _sums(layout: tuple[Tensor | None, Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
+    """Sum over sources for all rows ``[N, S]`` at once, ``[N, 2H]``, by operations that autograd records."""
+    synapses, v = synapses_of(*layout, x.shape[1]), x.t().contiguous()
     if isinstance(synapses, Listed):
-        opened = torch.sigmoid(x[:, synapses.sources] * synapses.slope - synapses.offset)
-    else:
-        opened = torch.sigmoid(x.unsqueeze(2) * synapses.slope - synapses.offset)
-    return synapses.total(opened)
+        v = v.index_select(0, synapses.sources)
+    opened = torch.sigmoid(v * synapses.slope - synapses.offset)
+    return synapses.total(opened).t()
 
 
 def _layout(
     w: Tensor, mu: Tensor, sigma: Tensor, erev: Tensor, mask: Tensor, factor: float
-) -> tuple[Synapses, Tensor | None]:
-    """List the synapses if there are few, else take every pair. All arguments are ``[S, H]``."""
-    S, H = mask.shape
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+    """List the synapses if there are few, else take every pair. All arguments are ``[S, H]``.
+
+    Returns sources, weights, slope and offset as ``synapses_of`` takes them.
+    """
+    H = mask.shape[1]
     w, offset = w * factor, sigma * mu
     # Counting synapses would make an accelerator wait.
     if mask.device.type == "cpu":
@@ -74,6 +75,5 @@ def _layout(
             weights = w.new_zeros(len(sources), 2 * H)
             weights = weights.index_put((rows, targets), chosen)
             weights = weights.index_put((rows, targets + H), chosen * erev[sources, targets])
-            slope, offset = sigma[sources, targets], offset[sources, targets]
-            return Listed.of(weights, slope, offset, sources, S), sources
-    return Paired(torch.stack([w, w * erev]), sigma, offset), None
+            return sources, weights, sigma[sources, targets], offset[sources, targets]
+    return None, torch.stack([w, w * erev]), sigma, offset
