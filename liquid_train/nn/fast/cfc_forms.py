@@ -18,8 +18,11 @@ class Form(Protocol):
 
     heads: int
 
-    def step(self, u: Tensor, t: Tensor | None, out: Tensor) -> None:
-        """Write the new state ``[B, H]`` to ``out``; ``u`` ``[B, N·H]`` may be overwritten."""
+    def parts(self, u: Tensor) -> tuple[Tensor, ...]:
+        """Return the views of heads ``[·, B, N·H]`` that ``step`` takes."""
+
+    def step(self, t: Tensor | None, out: Tensor, *parts: Tensor) -> None:
+        """Write the new state ``[B, H]`` to ``out`` from the parts of a step, which may be overwritten."""
 
     def slopes(self, u: Tensor, spans: Tensor | None) -> Tensor:
         """Return the derivative of the state by each head, ``[T, B, N, H]``, from what ``step`` left in u."""
@@ -49,18 +52,21 @@ class Gated:
         self.mixing = mixing
         self.heads = 4 if spans else 3
 
-    def step(self, u: Tensor, t: Tensor | None, out: Tensor) -> None:
+    def parts(self, u: Tensor) -> tuple[Tensor, ...]:
+        """See ``Form``: all that is run as a logistic function, then each head."""
+        H = u.shape[2] // self.heads
+        return u[:, :, : 3 * H], *u.split(H, 2)
+
+    def step(self, t: Tensor | None, out: Tensor, *parts: Tensor) -> None:
         """See ``Form``."""
-        H = out.shape[1]
-        p, q, s = u[:, :H], u[:, H : 2 * H], u[:, 2 * H : 3 * H]
+        logistic, p, q, s, *slope = parts
         if t is not None:
-            s.addcmul_(u[:, 3 * H :], t)
-            u = u[:, : 3 * H]
-        u.sigmoid_()
+            s.addcmul_(slope[0], t)
+        logistic.sigmoid_()
         if self.mixing:
             torch.lerp(p, q, s, out=out)
         else:
-            torch.addcmul(p, q - 0.5, s, out=out)
+            torch.addcmul(p, q, s, out=out).sub_(s, alpha=0.5)
 
     def slopes(self, u: Tensor, spans: Tensor | None) -> Tensor:
         """See ``Form``."""
@@ -69,7 +75,7 @@ class Gated:
         slopes = torch.empty_like(u)
         torch.addcmul(u[:, :, :3], u[:, :, :3], u[:, :, :3], value=-1, out=slopes[:, :, :3])
         if self.mixing:
-            slopes[:, :, 0] *= 1 - s
+            slopes[:, :, 0].addcmul_(slopes[:, :, 0], s, value=-1)
             slopes[:, :, 2] *= q - p
         else:
             slopes[:, :, 2] *= q - 0.5
@@ -104,8 +110,13 @@ class ClosedForm:
         self.rate = w_tau.abs()
         self.span = span
 
-    def step(self, u: Tensor, t: Tensor | None, out: Tensor) -> None:
+    def parts(self, u: Tensor) -> tuple[Tensor, ...]:
         """See ``Form``."""
+        return (u,)
+
+    def step(self, t: Tensor | None, out: Tensor, *parts: Tensor) -> None:
+        """See ``Form``."""
+        (u,) = parts
         decay = self._decay(u, self.span if t is None else t)
         torch.addcmul(self.a, self.a, decay.mul_(u), value=-1, out=out)
 

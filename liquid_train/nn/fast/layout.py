@@ -6,24 +6,32 @@ Shapes: H targets, S sources, P synapses.
 import torch
 from torch import Tensor
 
-from liquid_train.nn.fast.synapses import Listed, Paired, Synapses
-
 _LISTED_PER_NEURON = 8
 """Up to so many synapses per neuron, a matrix product with mostly zeros is faster than one per neuron."""
 
+Layout = tuple[Tensor | None, Tensor, Tensor, Tensor]
+"""Sources, weights, slope and offset as ``synapses_of`` takes them."""
 
-def choose_layout(pairs: Paired, mask: Tensor) -> tuple[Synapses, tuple[Tensor, Tensor] | None]:
+
+def every_pair(parameters: list[Tensor], mask: Tensor, factor: float) -> Layout:
+    """Take every pair; ``parameters`` are ``w``, ``mu``, ``sigma`` and ``erev`` ``[S, H]``, like the mask."""
+    w, mu, sigma, erev = parameters
+    w = w * mask * factor
+    return None, torch.stack([w, w * erev]), sigma, sigma * mu
+
+
+def choose_layout(pairs: Layout, mask: Tensor) -> tuple[Layout, tuple[Tensor, Tensor] | None]:
     """List the synapses if there are few, with the sources and targets ``[P]`` of those listed."""
-    S, H = mask.shape
+    H = mask.shape[1]
     # Counting synapses would make an accelerator wait.
     if mask.device.type != "cpu":
         return pairs, None
     sources, targets = torch.nonzero(mask, as_tuple=True)
     if len(sources) > _LISTED_PER_NEURON * H:
         return pairs, None
-    chosen, rows = pairs.weights[:, sources, targets], torch.arange(len(sources))
+    _, all_weights, slope, offset = pairs
+    chosen, rows = all_weights[:, sources, targets], torch.arange(len(sources))
     weights = chosen.new_zeros(len(sources), 2 * H)
     weights = weights.index_put((rows, targets), chosen[0])
     weights = weights.index_put((rows, targets + H), chosen[1])
-    slope, offset = pairs.slope[sources, targets], pairs.offset[sources, targets]
-    return Listed.of(weights, slope, offset, sources, S), (sources, targets)
+    return (sources, weights, slope[sources, targets], offset[sources, targets]), (sources, targets)

@@ -5,13 +5,37 @@ Everything within a step is computed again in the backward pass.
 Shapes: T steps, B batch, H neurons, U solver parts of a step; ``[·, 2H]`` as in ``synapses``.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from liquid_train.nn.fast.synapses import Listed, Paired, Synapses
+from liquid_train.nn.fast.synapses import Synapses, synapses_of
+
+
+def run_parts(
+    unfolds: int,
+    sources: Tensor | None,
+    base: Tensor,
+    v: Tensor,
+    spans: Tensor | None,
+    cm: Tensor,
+    weights: Tensor,
+    slope: Tensor,
+    offset: Tensor,
+) -> Tensor:
+    """Return the potentials before the first step and after each, ``[T + 1, B, H]``; see ``LTCFunction``."""
+    synapses = synapses_of(sources, weights, slope, offset, v.shape[1])
+    states = v.new_empty(len(base) + 1, *v.t().shape)
+    states[0] = v.t()
+    column, room, v = cm.unsqueeze(1), synapses.room(states[0]), states[0]
+    for (step, span), state in zip(_steps(base, spans), states[1:].unbind(), strict=True):
+        for _ in range(unfolds):
+            v = _part(synapses, column, step, span, v, room)[1]
+        state.copy_(v)
+    return states.transpose(1, 2)
 
 
 class LTCFunction(torch.autograd.Function):
@@ -25,7 +49,7 @@ class LTCFunction(torch.autograd.Function):
         spans: Length of a solver part ``[T, B, 1]`` that multiplies the synapses' sums; None where it is in
             the weights.
         cm: Capacitances ``[H]``.
-        weights: See ``Synapses``, as are ``slope`` and ``offset``.
+        weights: See ``Listed.of`` and ``Paired.of``, as for ``slope`` and ``offset``.
 
     Returns:
         Potentials after each step ``[T, B, H]``.
@@ -45,14 +69,7 @@ class LTCFunction(torch.autograd.Function):
         offset: Tensor,
     ) -> Tensor:
         """Run the steps."""
-        synapses = _synapses(sources, weights, slope, offset, v.shape[1])
-        states = v.new_empty(len(base) + 1, *v.shape)
-        states[0] = v
-        for t, step in enumerate(base.unbind()):
-            span = None if spans is None else spans[t]
-            for _ in range(unfolds):
-                v = _part(synapses, cm, step, span, v)[2]
-            states[t + 1] = v
+        states = run_parts(unfolds, sources, base, v, spans, cm, weights, slope, offset)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(sources, base, spans, cm, weights, slope, offset, states)
         ctx.unfolds = unfolds
@@ -65,51 +82,48 @@ class LTCFunction(torch.autograd.Function):
         if grads is None:  # they went to a replay
             return (None,) * len(ctx.needs_input_grad)
         sources, base, spans, cm, weights, slope, offset, states = ctx.saved_tensors
-        synapses = _synapses(sources, weights, slope, offset, states.shape[2])
-        d_base = torch.empty_like(base)
-        d_spans = None if spans is None else torch.empty_like(spans)
-        d_cm = torch.zeros_like(cm)
-        d_parameters = [torch.zeros_like(part) for part in (weights, slope, offset)]
-        dv = torch.zeros_like(states[0])
-        for t in range(len(base) - 1, -1, -1):
-            span = None if spans is None else spans[t]
-            parts, v = [], states[t]
-            for _ in range(ctx.unfolds):
-                parts.append((v, *_part(synapses, cm, base[t], span, v)))
-                v = parts[-1][3]
-            dv = dv + grads[t]
-            ds = []
-            for old, opened, denominator, new, _ in reversed(parts):
-                d_numerator = dv / denominator
-                d = torch.cat([d_numerator * new.neg(), d_numerator], 1)
+        T, B, H = grads.shape
+        synapses = synapses_of(sources, weights, slope, offset, H)
+        d_base = base.new_empty(T, 2 * H, B)
+        d_spans = None if spans is None else spans.new_empty(T, B)
+        column = cm.unsqueeze(1)
+        d_cm, dv = torch.zeros_like(cm), grads.new_zeros(H, B)
+        ds = d_base.new_empty(ctx.unfolds, 2 * H, B)
+        *rooms, inner = (synapses.room(dv) for _ in range(ctx.unfolds + 1))
+        slots = list(zip(ds.unbind(), ds[:, :H].unbind(), ds[:, H:].unbind(), rooms, strict=True))
+        steps = zip(_steps(base, spans), states.transpose(1, 2).unbind(), strict=False)
+        for t, ((step, span), v) in reversed(list(enumerate(steps))):
+            parts = []
+            for room in rooms:
+                parts.append((v, *_part(synapses, column, step, span, v, room)))
+                v = parts[-1][2]
+            dv = dv + grads[t].t()
+            for slot, (old, denominator, new, _) in zip(reversed(slots), reversed(parts), strict=True):
+                d, d_denominator, d_numerator, opened = slot
+                torch.div(dv, denominator, out=d_numerator)
+                torch.mul(d_numerator, new, out=d_denominator).neg_()
                 scaled = d if span is None else d * span
-                inner, through = synapses.back(opened, scaled)
-                ds.append(d)
-                gradients = synapses.parameters(old, opened, scaled, inner)
-                for total, gradient in zip(d_parameters, gradients, strict=True):
-                    total += gradient
-                d_cm += (d_numerator * old).sum(0)
-                dv = torch.addcmul(through, d_numerator, cm)
-            torch.sum(torch.stack(ds), 0, out=d_base[t])
-            parts.reverse()
+                dv = torch.addcmul(synapses.back(opened, scaled, inner), d_numerator, column)
+                synapses.add_gradients(old, opened, scaled, inner)
+            torch.sum(ds, 0, out=d_base[t])
+            d_cm += (ds[:, H:] * torch.stack([part[0] for part in parts])).sum((0, 2))
             if d_spans is not None:
-                sums = torch.stack([part[4] for part in parts])
-                torch.sum(sums.mul_(torch.stack(ds)), (0, 2), out=d_spans[t].squeeze(1))
-        return None, None, d_base, dv, d_spans, d_cm, *d_parameters
+                torch.sum(ds * torch.stack([part[3] for part in parts]), (0, 1), out=d_spans[t])
+        d_spans = None if d_spans is None else d_spans.unsqueeze(2)
+        return None, None, d_base.transpose(1, 2), dv.t(), d_spans, d_cm, *synapses.gradients()
 
 
-def _synapses(sources: Tensor | None, weights: Tensor, slope: Tensor, offset: Tensor, count: int) -> Synapses:
-    if sources is None:
-        return Paired(weights, slope, offset)
-    return Listed.of(weights, slope, offset, sources, count)
+def _steps(base: Tensor, spans: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield for each step its base ``[2H, B]`` and spans ``[B]``."""
+    rows = base.transpose(1, 2).contiguous().unbind()
+    return zip(rows, [None] * len(rows) if spans is None else spans.squeeze(2).unbind(), strict=True)
 
 
 def _part(
-    synapses: Synapses, cm: Tensor, base: Tensor, span: Tensor | None, v: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Solve one part: return how far synapses are open, the denominator, the potentials and the sums."""
-    opened = synapses.opened(v)
-    sums = synapses.total(opened)
+    synapses: Synapses, cm: Tensor, base: Tensor, span: Tensor | None, v: Tensor, room: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Solve one part: return denominator, potentials and sums, and write how far synapses are open to ``room``."""
+    sums = synapses.total(synapses.opened(v, room))
     totals = base + sums if span is None else torch.addcmul(base, sums, span)
-    denominator, numerator = totals.chunk(2, 1)
-    return opened, denominator, torch.addcmul(numerator, cm, v) / denominator, sums
+    denominator, numerator = totals.chunk(2)
+    return denominator, torch.addcmul(numerator, cm, v).div_(denominator), sums

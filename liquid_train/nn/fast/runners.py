@@ -4,16 +4,17 @@ Shapes: T steps, B batch, C input channels, H hidden units, S sources of synapse
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from liquid_train.nn.fast.activations import ACTIVATIONS
+from liquid_train.nn.fast.activations import ACTIVATIONS, Activation
 from liquid_train.nn.fast.calls import CfCPlan, LTCPlan
-from liquid_train.nn.fast.cfc_function import CfCFunction
+from liquid_train.nn.fast.cfc_function import CfCFunction, run_steps
 from liquid_train.nn.fast.layout import choose_layout
-from liquid_train.nn.fast.ltc_function import LTCFunction
+from liquid_train.nn.fast.ltc_function import LTCFunction, run_parts
 from liquid_train.nn.fast.native_cfc import (
     backward_cfc,
     empty_kept,
@@ -22,7 +23,6 @@ from liquid_train.nn.fast.native_cfc import (
     readable,
 )
 from liquid_train.nn.fast.native_ltc import backward_ltc, forward_ltc
-from liquid_train.nn.fast.synapses import Paired
 from liquid_train.nn.native.library import Library, native
 
 Given = Sequence[Tensor | None]
@@ -120,18 +120,26 @@ class LTCKernels:
 
 
 class CfCSteps:
-    """``CfCFunction``, run forward once more for the backward pass; the tensors are its own."""
+    """``CfCFunction``; the tensors are its own."""
 
     name, constants = "cfc_steps", "str mode, str? activation"
     reads_states = False
 
     def empty(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
         """See ``Runner``."""
-        return [_after_each_step(given)]
+        out = _after_each_step(given)
+        T, B, H = out.shape
+        maps = [part for part in (given[5], *given[6::2]) if part is not None]
+        kept = [out.new_empty(T + 1, B, H), *(out.new_empty(T, B, weight.shape[0]) for weight in maps)]
+        return [out, *kept] if keep else [out]
 
     def forward(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
         """See ``Runner``."""
-        return [_run(CfCFunction, *self._arguments(constants, given))]
+        tensors: Sequence[Any] = given
+        states, results = run_steps(keep, *_cfc_constants(*constants), *tensors)
+        # A compiler takes results to be aligned; a view may begin anywhere.
+        out = states[1:].clone()
+        return [out, states, *results] if keep else [out]
 
     def backward(
         self,
@@ -142,18 +150,16 @@ class CfCSteps:
         needed: list[bool],
     ) -> Sequence[Tensor | None]:
         """See ``Runner``."""
-        return _run_back(CfCFunction, grads, *self._arguments(constants, given))[3:]
-
-    def _arguments(self, constants: Sequence[Any], given: Given) -> tuple[Any, ...]:
-        mode, activation, span = constants
-        return mode, None if activation is None else ACTIVATIONS[activation], span, *given
+        context = _Context(given[2:], made)
+        context.constants = _cfc_constants(*constants)
+        return CfCFunction.backward(context, grads)[3:]
 
 
 class LTCSteps:
-    """``LTCFunction``, likewise; the tensors are those of its for every pair of neurons, and the mask."""
+    """``LTCFunction``; the tensors are its own, for every pair of neurons, and the mask."""
 
     name, constants = "ltc_steps", "int unfolds"
-    reads_states = False
+    reads_states = True
 
     def empty(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
         """See ``Runner``."""
@@ -162,7 +168,8 @@ class LTCSteps:
     def forward(self, constants: Sequence[Any], given: Given, keep: bool) -> list[Tensor]:
         """See ``Runner``."""
         arguments, _ = self._arguments(given)
-        return [_run(LTCFunction, constants[0], *arguments)]
+        states = run_parts(constants[0], *arguments)[1:]
+        return [states.clone(memory_format=torch.contiguous_format)]
 
     def backward(
         self,
@@ -173,8 +180,11 @@ class LTCSteps:
         needed: list[bool],
     ) -> Sequence[Tensor | None]:
         """See ``Runner``."""
-        arguments, places = self._arguments(given)
-        *rest, d_weights, d_slope, d_offset = _run_back(LTCFunction, grads, constants[0], *arguments)[2:]
+        (sources, base, v, *rest), places = self._arguments(given)
+        states = torch.cat([v.unsqueeze(0), made[0]])
+        context = _Context((sources, base, *rest), [states.transpose(1, 2).contiguous().transpose(1, 2)])
+        context.unfolds = constants[0]
+        *rest, d_weights, d_slope, d_offset = LTCFunction.backward(context, grads)[2:]
         if places is None:
             return [*rest, d_weights, d_slope, d_offset, None]
         assert d_weights is not None
@@ -194,36 +204,22 @@ class LTCSteps:
         assert slope is not None
         assert offset is not None
         assert mask is not None
-        synapses, places = choose_layout(Paired(weights, slope, offset), mask)
-        sources = None if places is None else places[0]
-        return (sources, base, v, spans, cm, synapses.weights, synapses.slope, synapses.offset), places
+        (sources, *parameters), places = choose_layout((None, weights, slope, offset), mask)
+        return (sources, base, v, spans, cm, *parameters), places
 
 
 class _Context:
-    """What a Function needs of autograd to be run without it."""
+    """What the backward pass of a Function needs of autograd."""
 
-    needs_input_grad: tuple[bool, ...] = ()
-    saved_tensors: tuple[Tensor | None, ...] = ()
+    constants: tuple[Any, ...]
+    unfolds: int
 
-    def save_for_backward(self, *tensors: Tensor | None) -> None:
-        self.saved_tensors = tensors
-
-    def set_materialize_grads(self, value: bool) -> None:
-        pass
+    def __init__(self, *saved: Given) -> None:
+        self.saved_tensors = tuple(chain(*saved))
 
 
-def _run(function: Any, *arguments: Any) -> Tensor:
-    states: Tensor = function.forward(_Context(), *arguments)
-    # A compiler takes results to be aligned and in order; a view may begin anywhere.
-    return states.clone(memory_format=torch.contiguous_format)
-
-
-def _run_back(function: Any, grads: Tensor, *arguments: Any) -> Sequence[Tensor | None]:
-    context = _Context()
-    function.forward(context, *arguments)
-    context.needs_input_grad = (True,) * len(arguments)
-    found: Sequence[Tensor | None] = function.backward(context, grads)
-    return found
+def _cfc_constants(mode: str, activation: str | None, span: float) -> tuple[str, Activation | None, float]:
+    return mode, None if activation is None else ACTIVATIONS[activation], span
 
 
 def _after_each_step(given: Given) -> Tensor:
