@@ -95,6 +95,15 @@ def test_another_batch_and_length_are_the_same_program(name, backend):
     assert counter.frame_count == 1
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_shapes_fit_where_one_is_known_and_the_other_is_not(fast, kernels):
+    layer, x, spans = CfC(3, 6, fast=fast), torch.randn(4, 3, 3), torch.rand(4, 3)
+    for dim in (0, 1):
+        torch._dynamo.maybe_mark_dynamic(x, dim)
+    model = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(model(x, timespans=spans)[0], layer(x, timespans=spans)[0])
+
+
 @pytest.mark.parametrize("name", ["default", "LTC"])
 def test_after_a_second_number_as_time_span_any_is_the_same_program(name, kernels):
     layer, counter, x = BUILDS[name](), counted(), torch.randn(4, 5, 3)
