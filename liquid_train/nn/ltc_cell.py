@@ -6,6 +6,8 @@ algorithm 1; the wiring as in Lechner et al. 2020, doi 10.1038/s42256-020-00237-
 Shapes: B batch, C input channels, H neurons, M motor neurons, S sources of synapses (C or H).
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from ncps.wirings import Wiring
@@ -144,25 +146,20 @@ class LTCCell(WiredCell):
             if result is not None:
                 return result
         check_channels(inputs, self.sensory_size)
-        inputs = _affine(inputs, self.input_w, self.input_b)
+        inputs = affine(inputs, self.input_w, self.input_b)
         new_states = self._solve(inputs, states, elapsed_time)
-        return _affine(new_states[:, : self.motor_size], self.output_w, self.output_b), new_states
+        return affine(new_states[:, : self.motor_size], self.output_w, self.output_b), new_states
 
     def _solve(self, inputs: Tensor, v: Tensor, elapsed_time: Tensor | float) -> Tensor:
         """Run the semi-implicit solver (eq. 3) from potentials ``v`` over the elapsed time."""
         sensory_w = self._positive(self.sensory_w) * self.sensory_sparsity_mask
         w = self._positive(self.w) * self.sparsity_mask
-        cm, gleak = self._positive(self.cm), self._positive(self.gleak)
-        d = elapsed_time / self.ode_unfolds
-        g_inputs, current_inputs = _synapses(
-            inputs, sensory_w, self.sensory_mu, self.sensory_sigma, self.sensory_erev
+        return solve(
+            *(inputs, v, elapsed_time / self.ode_unfolds, self.ode_unfolds, self.epsilon),
+            *(self._positive(self.cm), self._positive(self.gleak), self.vleak),
+            (sensory_w, self.sensory_mu, self.sensory_sigma, self.sensory_erev),
+            (w, self.mu, self.sigma, self.erev),
         )
-        for _ in range(self.ode_unfolds):
-            g, current = _synapses(v, w, self.mu, self.sigma, self.erev)
-            numerator = cm * v + d * (gleak * self.vleak + current + current_inputs)
-            denominator = cm + d * (gleak + g + g_inputs + self.epsilon)
-            v = numerator / denominator
-        return v
 
     def _positive(self, parameter: Tensor) -> Tensor:
         return F.softplus(parameter) if self.implicit_param_constraints else parameter
@@ -170,6 +167,32 @@ class LTCCell(WiredCell):
 
 def _parameter(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape))
+
+
+def solve(
+    inputs: Tensor,
+    v: Tensor,
+    d: Tensor | float,
+    unfolds: int,
+    epsilon: float,
+    cm: Tensor,
+    gleak: Tensor,
+    vleak: Tensor,
+    sensory: Sequence[Tensor],
+    neural: Sequence[Tensor],
+) -> Tensor:
+    """Return the potentials after ``unfolds`` solver parts of length ``d``.
+
+    ``sensory`` and ``neural`` are ``w``, ``mu``, ``sigma`` and ``erev`` ``[S, H]``, with zeros in ``w`` where
+    there is no synapse.
+    """
+    g_inputs, current_inputs = _synapses(inputs, *sensory)
+    for _ in range(unfolds):
+        g, current = _synapses(v, *neural)
+        numerator = cm * v + d * (gleak * vleak + current + current_inputs)
+        denominator = cm + d * (gleak + g + g_inputs + epsilon)
+        v = numerator / denominator
+    return v
 
 
 def _synapses(v: Tensor, w: Tensor, mu: Tensor, sigma: Tensor, erev: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,7 +205,8 @@ def _synapses(v: Tensor, w: Tensor, mu: Tensor, sigma: Tensor, erev: Tensor) -> 
     return g.sum(1), (g * erev).sum(1)
 
 
-def _affine(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+def affine(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    """Scale and shift, where there is something to do so with."""
     if scale is not None:
         x = x * scale
     return x if shift is None else x + shift

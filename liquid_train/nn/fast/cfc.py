@@ -3,75 +3,84 @@
 Shapes: T steps, B batch, C input channels, H hidden units, K features that the heads read.
 """
 
+from itertools import chain
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.fast.activations import ACTIVATIONS, Activation
+from liquid_train.nn.fast.calls import CfCPlan
 from liquid_train.nn.fast.cfc_function import CfCFunction, run_steps
+from liquid_train.nn.fast.replay import plain_cfc, replayable
+
+Map = tuple[Tensor, Tensor]
+"""Weight and bias."""
 
 
-def run_cfc(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> Tensor:
-    """Run a cell over ``x`` ``[T, B, C]`` from state ``h`` ``[B, H]`` and return all states ``[T, B, H]``.
-
-    ``spans`` is ``[T, B, 1]`` or one number.
-    """
-    gated = cell.mode != "pure"
-    times, span = (spans, 1.0) if isinstance(spans, Tensor) else (None, spans)
-    linears, activation = backbone(cell)
-    maps: list[tuple[Tensor, Tensor]] = [(linear.weight, linear.bias) for linear in linears]
-    maps.append(_heads(cell, times, span))
+def run_cfc(plan: CfCPlan, *tensors: Any) -> Tensor:
+    """Return the states after each step ``[T, B, H]``; ``CfCPlan`` has the tensors."""
+    x, h, spans, mask, time_mask, a, w_tau, *flat = tensors
+    gated = plan.mode != "pure"
+    # One copy that the projection and a replay keep.
+    x = x.contiguous()
+    given: list[Map] = list(zip(flat[::2], flat[1::2], strict=True))
+    maps = given[: plan.layers]
+    maps.append(_heads(plan, spans is not None, given[plan.layers :], mask, time_mask))
+    activation = ACTIVATIONS[plan.activation] if plan.layers else None
     if activation is not None:
         maps = _fold(maps, activation)
     (weight, bias), *rest = maps
-    inputs, recurrent = weight.split([cell.input_size, cell.hidden_size], 1)
+    inputs, recurrent = weight.split([x.shape[2], h.shape[1]], 1)
+    start = h
     if gated:
         # The state runs as (h + 1) / 2.
         bias = bias - recurrent.sum(1)
-        recurrent, h = 2 * recurrent, 0.5 * h + 0.5
+        recurrent, start = 2 * recurrent, 0.5 * h + 0.5
     # Not F.linear: its gradient of the weight takes several times as long for few inputs.
     projected = torch.addmm(bias, x.flatten(0, 1), inputs.t()).unflatten(0, x.shape[:2])
-    a, w_tau = (None, None) if gated else (cell.A, cell.w_tau)
-    flat = [part for pair in rest for part in pair]
-    given = cell.mode, activation, span, projected, h, times, a, w_tau, recurrent, *flat
-    if torch.is_grad_enabled() and any(isinstance(part, Tensor) and part.requires_grad for part in given):
-        states: Tensor = CfCFunction.apply(*given)  # type: ignore[no-untyped-call]
-    else:
-        states = run_steps(False, *given)[0][1:]
-    return states.mul(2).sub_(1) if gated else states
+    call = plan.mode, activation, plan.span, projected, start, spans, a, w_tau, recurrent, *chain(*rest)
+    if not (
+        torch.is_grad_enabled() and any(isinstance(part, Tensor) and part.requires_grad for part in call)
+    ):
+        states = run_steps(False, *call)[0][1:]
+        return states.mul_(2).sub_(1) if gated else states
+    states = CfCFunction.apply(*call)  # type: ignore[no-untyped-call]
+    given_again = (x, *tensors[1:])
+    if gated:
+        return 2 * replayable(_shifted_cfc, plan, states, given_again) - 1
+    # A copy: the output may be changed in place, what the Function keeps must not.
+    return replayable(plain_cfc, plan, states, given_again).clone()
 
 
-def backbone(cell: CfCCell) -> tuple[list[nn.Linear], Activation | None]:
-    """Return the linear maps of a cell's backbone and the activation after each; none without a backbone."""
-    if cell.backbone is None:
-        return [], None
-    linears = [module for module in cell.backbone if isinstance(module, nn.Linear)]
-    return linears, ACTIVATIONS[type(cell.backbone[1]).__name__]
+def _shifted_cfc(plan: CfCPlan, *tensors: Any) -> Tensor:
+    return 0.5 * plain_cfc(plan, *tensors) + 0.5
 
 
-def _heads(cell: CfCCell, times: Tensor | None, span: float) -> tuple[Tensor, Tensor]:
+def _heads(
+    plan: CfCPlan, spans: bool, heads: list[Map], mask: Tensor | None, time_mask: Tensor | None
+) -> Map:
     """Merge the heads into one map; a span of every step joins the gate's two heads."""
-    mask = cell.sparsity_mask
-    f1 = _masked(cell.ff1, mask)
-    if cell.mode == "pure":
-        return f1, cell.ff1.bias
-    time_mask = mask if cell.strict_wiring else None
-    a, b = _masked(cell.time_a, time_mask), _masked(cell.time_b, time_mask)
-    weights, biases = [2 * f1, 2 * _masked(cell.ff2, mask)], [2 * cell.ff1.bias, 2 * cell.ff2.bias]
-    if times is None:
-        weights.append(torch.add(b, a, alpha=span))
-        biases.append(torch.add(cell.time_b.bias, cell.time_a.bias, alpha=span))
-    else:
+    if plan.mode == "pure":
+        ((weight, bias),) = heads
+        return _masked(weight, mask), bias
+    f1, f2, (a, a_bias), (b, b_bias) = heads
+    weights, biases = [2 * _masked(f[0], mask) for f in (f1, f2)], [2 * f[1] for f in (f1, f2)]
+    a, b = _masked(a, time_mask), _masked(b, time_mask)
+    if spans:
         weights += [b, a]
-        biases += [cell.time_b.bias, cell.time_a.bias]
+        biases += [b_bias, a_bias]
+    else:
+        weights.append(torch.add(b, a, alpha=plan.span))
+        biases.append(torch.add(b_bias, a_bias, alpha=plan.span))
     return torch.cat(weights), torch.cat(biases)
 
 
-def _masked(linear: nn.Linear, mask: Tensor | None) -> Tensor:
-    return linear.weight if mask is None else linear.weight * mask
+def _masked(weight: Tensor, mask: Tensor | None) -> Tensor:
+    return weight if mask is None else weight * mask
 
 
-def _fold(maps: list[tuple[Tensor, Tensor]], activation: Activation) -> list[tuple[Tensor, Tensor]]:
+def _fold(maps: list[Map], activation: Activation) -> list[Map]:
     """Move the activation's constants into the maps before and after it."""
     folded = []
     last = len(maps) - 1

@@ -90,14 +90,17 @@ class CfCFunction(torch.autograd.Function):
     ) -> Tensor:
         """Run the steps."""
         states, results = run_steps(True, mode, activation, span, x, h, spans, a, w_tau, recurrent, *maps)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(spans, a, w_tau, recurrent, *maps, states, *results)
         ctx.constants = mode, activation, span
         return states[1:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Run the steps backwards."""
+        if grads is None:  # they went to a replay
+            return (None,) * len(ctx.needs_input_grad)
         mode, activation, span = ctx.constants
         spans, a, w_tau, recurrent, *rest = ctx.saved_tensors
         count = (len(rest) - 2) // 3

@@ -55,14 +55,17 @@ class LTCFunction(torch.autograd.Function):
                 v = _part(synapses, column, step, span, v, room)[1]
             state.copy_(v)
         states = states.transpose(1, 2)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(sources, base, spans, cm, weights, slope, offset, states)
         ctx.unfolds = unfolds
         return states[1:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Run the steps backwards, each forwards first."""
+        if grads is None:  # they went to a replay
+            return (None,) * len(ctx.needs_input_grad)
         sources, base, spans, cm, weights, slope, offset, states = ctx.saved_tensors
         T, B, H = grads.shape
         synapses = synapses_of(sources, weights, slope, offset, H)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from liquid_train.nn.cfc_cell import CfCCell
+from liquid_train.nn.fast.calls import CfCPlan, LTCPlan, Tensors, cfc_call, ltc_call
 from liquid_train.nn.fast.cfc import run_cfc
 from liquid_train.nn.fast.ltc import run_ltc
-from liquid_train.nn.fast.native_cfc import run_native_cfc, serves_cfc
+from liquid_train.nn.fast.native_cfc import run_native_cfc
 from liquid_train.nn.fast.native_ltc import run_native_ltc
 from liquid_train.nn.fast.why_not import Cell
-from liquid_train.nn.ltc_cell import LTCCell
+from liquid_train.nn.ltc_cell import LTCCell, affine
 from liquid_train.nn.native.library import Library, native
 from liquid_train.nn.sequences import Sequences
 
@@ -36,7 +37,9 @@ def run_fast(cell: Cell, sequences: Sequences, h: Tensor) -> tuple[Tensor, Tenso
         outputs = outputs.to(dtype)
         # A copy, even of one: a view would keep the states of all steps alive, and share changes in place.
         ends = torch.cat([_at_end(part, start, sequences.lengths) for part, start in states], 1)
-    return outputs.transpose(0, 1).contiguous() if sequences.time_dim == 1 else outputs, ends
+    if sequences.time_dim == 1:
+        outputs = outputs.transpose(0, 1)
+    return outputs.contiguous(), ends
 
 
 def _run(
@@ -44,29 +47,29 @@ def _run(
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """Return outputs, and for each layer its states ``[T, B, ·]`` and the one before the first step."""
     if isinstance(cell, CfCCell):
-        x = _run_cfc(cell, x, h, spans)
+        x = _cfc_states(*cfc_call(cell, x, h, spans))
         return x, [(x, h)]
     if isinstance(cell, LTCCell):
-        library = _kernels(h)
-        if library is None:
-            outputs, states = run_ltc(cell, x, h, spans)
-        else:
-            outputs, states = run_native_ltc(library, cell, x, h, spans)
-        return outputs, [(states, h)]
+        states = _ltc_states(*ltc_call(cell, x, h, spans))
+        outputs = affine(states[..., : cell.motor_size], cell.output_w, cell.output_b)
+        # The output may be changed in place, the states that are kept must not.
+        return outputs.clone() if cell.output_w is None else outputs, [(states, h)]
     layers = []
     # A layer reads the layer before it at the same step only: each can run over the whole sequence in turn.
     for layer, start in zip(cell.children(), torch.split(h, cell.layer_sizes, dim=1), strict=True):
-        x = _run_cfc(cast(CfCCell, layer), x, start, spans)
+        x = _cfc_states(*cfc_call(cast(CfCCell, layer), x, start, spans))
         layers.append((x, start))
     return x[..., : cell.output_size], layers
 
 
-def _run_cfc(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> Tensor:
-    if serves_cfc(cell):
-        library = _kernels(h)
-        if library is not None:
-            return run_native_cfc(library, cell, x, h, spans)
-    return run_cfc(cell, x, h, spans)
+def _cfc_states(plan: CfCPlan, tensors: Tensors) -> Tensor:
+    library = _kernels(tensors[1])
+    return run_cfc(plan, *tensors) if library is None else run_native_cfc(library, plan, *tensors)
+
+
+def _ltc_states(plan: LTCPlan, tensors: Tensors) -> Tensor:
+    library = _kernels(tensors[1])
+    return run_ltc(plan, *tensors) if library is None else run_native_ltc(library, plan, *tensors)
 
 
 def _kernels(h: Tensor) -> Library | None:

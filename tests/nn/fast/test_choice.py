@@ -67,10 +67,17 @@ def mine():
     return layer
 
 
+def bent():
+    layer = CfC(3, 6)
+    layer.rnn_cell.backbone[1] = nn.Softplus()
+    return layer
+
+
 REFUSED = {
     "mixed_memory=True": (lambda: CfC(3, 6, mixed_memory=True), torch.float32),
     "ff1 has hooks": (hooked, torch.float32),
     "ff1 is a Mine": (mine, torch.float32),
+    "backbone.1 is a Softplus": (bent, torch.float32),
     "backbone_dropout=0.5": (lambda: CfC(3, 6, backbone_dropout=0.5), torch.float32),
     "dtype torch.bfloat16": (lambda: CfC(3, 6).bfloat16(), torch.bfloat16),
 }
@@ -126,23 +133,20 @@ def test_an_empty_batch(build, backend):
     assert all(p.grad is None or not p.grad.any() for p in layer.parameters())
 
 
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_outputs_are_contiguous(build, batch_first, backend):
+    """As those of the plain loop are, whatever the order in which they were computed."""
+    layer = build()
+    layer.batch_first = batch_first
+    assert layer(x())[0].is_contiguous()
+
+
 def test_inference_mode(build, backend):
     layer, given = build(), x()
     expected = layer(given)[0]
     with torch.inference_mode():
         torch.testing.assert_close(layer(given)[0], expected)
         assert layer(given[:, :1])[0].is_inference()
-
-
-def test_second_derivatives_need_the_plain_loop(build, backend):
-    layer, given = build(), x().requires_grad_()
-    (first,) = torch.autograd.grad(layer(given)[0].square().sum(), given, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.square().sum().backward()
-    layer.fast = False
-    (plain,) = torch.autograd.grad(layer(given)[0].square().sum(), given, create_graph=True)
-    torch.testing.assert_close(first, plain, rtol=1e-4, atol=1e-5)
-    plain.square().sum().backward()
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # PyTorch's own, from its jvp
@@ -178,6 +182,22 @@ def test_autocast_gives_the_plain_dtypes(build, dtype, spans, backend):
         torch.testing.assert_close(mine, plain, rtol=0.05, atol=0.05)
     results[0][0].float().sum().backward()
     assert all(p.grad.isfinite().all() for p in layer.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"mode": "pure"}, {"output_mapping": None}], ids=str)
+def test_outputs_may_be_changed_in_place(options, batch, batch_first, backend):
+    kind = LTC if "output_mapping" in options else CfC
+    given, found = torch.randn(batch, 4, 3), []
+    layer = kind(3, 6, batch_first=batch_first, **options)
+    for layer.fast in (True, False):
+        output, state = layer(given if batch_first else given.transpose(0, 1))
+        (output.mul_(2).square().sum() + state.sum()).backward()
+        found.append([p.grad.clone() for p in layer.parameters() if p.grad is not None])
+        layer.zero_grad()
+    for mine, plain in zip(*found, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_backward_can_be_run_twice(build, backend):

@@ -1,0 +1,82 @@
+"""What a cell does with a sequence, as constants and tensors: all that the runners of the fast path take.
+
+Shapes: T steps, B batch, C input channels, H hidden units, S sources of synapses (C or H).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from liquid_train.nn.cfc_cell import CfCCell
+from liquid_train.nn.ltc_cell import LTCCell, affine
+
+Tensors = tuple[Any, ...]
+"""Tensors or None, as the plan says."""
+
+
+@dataclass(frozen=True)
+class CfCPlan:
+    """The constants of a CfC cell's call.
+
+    Its tensors are input ``[T, B, C]``, initial state ``[B, H]``, spans ``[T, B, 1]`` or None, the mask of ff1
+    and ff2 or None, that of time_a and time_b or None, ``A`` and ``w_tau`` ``[1, H]`` of mode ``pure`` or
+    None, then weight and bias of each backbone layer and of each head.
+
+    Attributes:
+        mode: The cell's.
+        layers: Backbone layers.
+        activation: Class name of the backbone's activation.
+        span: The span of every step where samples have none of their own.
+    """
+
+    mode: str
+    layers: int
+    activation: str
+    span: float
+
+
+@dataclass(frozen=True)
+class LTCPlan:
+    """The constants of an LTC cell's call.
+
+    Its tensors are input ``[T, B, C]``, potentials before the first step ``[B, H]``, length of a solver part
+    ``[T, B, 1]`` or None, ``cm``, ``gleak`` and ``vleak`` ``[H]``, ``w``, ``mu``, ``sigma`` and ``erev``
+    ``[S, H]`` of the inputs' synapses, then of the neurons', and masks of the two.
+
+    Attributes:
+        unfolds: Solver parts of a step.
+        span: The length of a part where samples have none of their own.
+        epsilon: The cell's.
+    """
+
+    unfolds: int
+    span: float
+    epsilon: float
+
+
+def cfc_call(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> tuple[CfCPlan, Tensors]:
+    """Return constants and tensors for input ``x``, state ``h`` and spans, ``[T, B, 1]`` or one number."""
+    times, span = (spans, 1.0) if isinstance(spans, Tensor) else (None, spans)
+    linears = [module for module in cell.backbone or () if isinstance(module, nn.Linear)]
+    activation = "ReLU" if cell.backbone is None else type(cell.backbone[1]).__name__
+    plan = CfCPlan(cell.mode, len(linears), activation, span)
+    pure = cell.mode == "pure"
+    linears += [cell.ff1] if pure else [cell.ff1, cell.ff2, cell.time_a, cell.time_b]
+    closed = (cell.A, cell.w_tau) if pure else (None, None)
+    time_mask = cell.sparsity_mask if cell.strict_wiring else None
+    maps = [part for linear in linears for part in (linear.weight, linear.bias)]
+    return plan, (x, h, times, cell.sparsity_mask, time_mask, *closed, *maps)
+
+
+def ltc_call(cell: LTCCell, x: Tensor, v: Tensor, spans: Tensor | float) -> tuple[LTCPlan, Tensors]:
+    """Return constants and tensors for input ``x``, potentials ``v`` and spans, ``[T, B, 1]`` or one number."""
+    part = spans / cell.ode_unfolds
+    parts, span = (part, 1.0) if isinstance(part, Tensor) else (None, part)
+    return LTCPlan(cell.ode_unfolds, span, cell.epsilon), (
+        *(affine(x, cell.input_w, cell.input_b), v, parts),
+        *(cell._positive(cell.cm), cell._positive(cell.gleak), cell.vleak),
+        *(cell._positive(cell.sensory_w), cell.sensory_mu, cell.sensory_sigma, cell.sensory_erev),
+        *(cell._positive(cell.w), cell.mu, cell.sigma, cell.erev),
+        *(cell.sensory_sparsity_mask, cell.sparsity_mask),
+    )
