@@ -1,8 +1,9 @@
 """How fast CfC and LTC are: ours in three ways, ``ncps``, and PyTorch's LSTM and GRU of the same hidden size.
 
 *plain* is the loop over steps that everything else must equal, *PyTorch* the fast path without kernels, *kernels*
-the fast path with those in C++. All are run interleaved, in a shuffled order, in one process; a ratio is taken within
-a round, and its median over the rounds is given, with quartiles. docs/speed.md quotes the tables.
+the fast path with those in C++. All are run interleaved, in a shuffled order, in one process, each for 20 ms, or once
+if that takes longer; a ratio is taken within a round, and its median over the rounds is given, with quartiles.
+docs/speed.md quotes the tables.
 
 parts:
   training    forward and backward pass, with one and two threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -12,16 +13,30 @@ from benchmarks.telemetry.measure import quartiles
 HEAD = [f"{name}, times faster" for name in (*OURS, "LSTM", "GRU")]
 
 
+BLOCK = 0.02
+"""Seconds that a measurement lasts at least."""
+
+
 def measure(made: Sequence[Implementation], run: Callable[[Implementation], None], rounds: int) -> None:
-    """Run every implementation once a round in a shuffled order, after two rounds that do not count."""
-    for number in range(rounds + 2):
-        for one in random.sample(list(made), len(made)):
-            with one.context():
-                begin = time.perf_counter()
-                run(one)
-                taken = time.perf_counter() - begin
-            if number > 1:
-                one.seconds.append(taken)
+    """Time a block of calls of every implementation once a round, in a shuffled order, after two warm calls."""
+    calls = [_calls(one, run) for one in made]
+    for _ in range(rounds):
+        for one, count in random.sample(list(zip(made, calls, strict=True)), len(made)):
+            one.seconds.append(_block(one, run, count))
+
+
+def _calls(one: Implementation, run: Callable[[Implementation], None]) -> int:
+    _block(one, run, 2)
+    return math.ceil(BLOCK / _block(one, run, 1))
+
+
+def _block(one: Implementation, run: Callable[[Implementation], None], count: int) -> float:
+    """Return the mean time of some calls in a row."""
+    with one.context():
+        begin = time.perf_counter()
+        for _ in range(count):
+            run(one)
+        return (time.perf_counter() - begin) / count
 
 
 def ratios(made: Sequence[Implementation], unit: float) -> list[str]:

@@ -48,7 +48,7 @@ def run_cfc(plan: CfCPlan, *tensors: Any) -> Tensor:
     steps = (plan.mode, activation, plan.span, *derived)
     if not (torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in derived)):
         states = run_steps(False, *steps)[0][1:]
-        return states.mul(2).sub_(1) if gated else states
+        return states.mul_(2).sub_(1) if gated else states
     states = CfCFunction.apply(*steps)  # type: ignore[no-untyped-call]
     given_again = (x, *tensors[1:])
     if gated:

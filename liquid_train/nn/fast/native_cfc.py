@@ -24,11 +24,6 @@ from liquid_train.nn.native.structures import (
 )
 
 
-def serves_cfc(plan: CfCPlan) -> bool:
-    """Return whether the kernels have the cell's activation."""
-    return plan.activation in ACTIVATIONS
-
-
 def run_native_cfc(library: Library, plan: CfCPlan, *tensors: Tensor | None) -> Tensor:
     """Return the states after each step ``[T, B, H]``; ``CfCPlan`` has the tensors."""
     given = readable(tensors)

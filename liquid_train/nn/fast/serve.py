@@ -15,7 +15,7 @@ from liquid_train.nn.fast import operators
 from liquid_train.nn.fast.calls import CfCPlan, LTCPlan, Tensors, cfc_call, ltc_call
 from liquid_train.nn.fast.cfc import run_cfc
 from liquid_train.nn.fast.ltc import run_ltc
-from liquid_train.nn.fast.native_cfc import run_native_cfc, serves_cfc
+from liquid_train.nn.fast.native_cfc import run_native_cfc
 from liquid_train.nn.fast.native_ltc import run_native_ltc
 from liquid_train.nn.fast.why_not import Cell
 from liquid_train.nn.ltc_cell import LTCCell, affine
@@ -39,7 +39,9 @@ def run_fast(cell: Cell, sequences: Sequences, h: Tensor) -> tuple[Tensor, Tenso
         outputs = outputs.to(dtype)
         # A copy, even of one: a view would keep the states of all steps alive, and share changes in place.
         ends = torch.cat([_at_end(part, start, sequences.lengths) for part, start in states], 1)
-    return outputs.transpose(0, 1).contiguous() if sequences.time_dim == 1 else outputs, ends
+    if sequences.time_dim == 1:
+        outputs = outputs.transpose(0, 1)
+    return outputs.contiguous(), ends
 
 
 def _run(
@@ -63,7 +65,7 @@ def _run(
 
 
 def _cfc_states(plan: CfCPlan, tensors: Tensors) -> Tensor:
-    library = _kernels(tensors[1]) if serves_cfc(plan) else None
+    library = _kernels(tensors[1])
     if library is None:
         return run_cfc(plan, *tensors)
     if torch.compiler.is_compiling():

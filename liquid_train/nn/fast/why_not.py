@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from liquid_train.nn.cfc_cell import CfCCell
+from liquid_train.nn.fast.activations import ACTIVATIONS
 from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.memory_cell import MemoryCell
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
@@ -49,6 +50,10 @@ def _of_modules(cell: Cell) -> str | None:
             return f"{_name(cell, module)} is a {type(module).__name__}, not a plain Linear"
         if isinstance(module, nn.Dropout) and module.training and module.p > 0:
             return f"backbone_dropout={module.p} draws anew at each step"
+        if isinstance(module, nn.Sequential) and type(module[1]).__name__ not in ACTIVATIONS:
+            return (
+                f"{_name(cell, module[1])} is a {type(module[1]).__name__}, which only the plain path knows"
+            )
     return None
 
 

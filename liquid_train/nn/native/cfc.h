@@ -18,7 +18,7 @@ struct Sequence {
 struct CfC {
   int64_t T, B, C, H, L, K;
   int64_t mode;         // 0 default, 1 no_gate, 2 pure
-  int64_t activation;   // of the backbone: 0 gain · tanh(scale · x), 1 relu
+  int64_t activation;   // of the backbone, gain · f(scale · x): activation.h has f
   int64_t threads;
   float gain, scale;
   float span;           // of every step where spans is null
@@ -38,7 +38,7 @@ struct CfC {
 
   // What the backward pass needs, all null where there will be none.
   float* states;  // [T + 1, B, H]
-  float* values;  // [L, T, B, K], after the activation
+  float* values;  // [L, T, B, K], after the activation, or before it if keeps_argument
   float* u;       // [T, B, N · H]: tanh of ff1 and ff2, the gate, time_a if there are spans; or ff1
 
   Sequence<const float> grads;  // [T, B, H]

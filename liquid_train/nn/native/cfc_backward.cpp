@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "cfc_maps.h"
@@ -10,9 +9,8 @@ namespace {
 
 // Some columns of a map's weight [·, stride], which bring gradients down to what they read.
 Panels pack_back(const CfC& c, int64_t layer, const float* weight, int64_t first, int64_t columns) {
-  int64_t panels = (vectors(columns) + PAIR - 1) / PAIR, stride = inputs_of(c, layer);
-  return pack<PAIR>(width_of(c, layer), panels, stride, [&](int64_t panel, int j, int lane) {
-    int64_t column = (panel * PAIR + j) * W + lane;
+  return pack_pairs(width_of(c, layer), vectors(columns), inputs_of(c, layer), [&](int64_t vector, int lane) {
+    int64_t column = vector * W + lane;
     return column < columns ? weight + first + column : nullptr;
   });
 }
@@ -37,15 +35,16 @@ BackMaps pack_backward(const CfC& c) {
 template <class Finish>
 INLINE void bring_down(const Panels& panels, const float* d, int64_t stride, int64_t columns, int64_t rows,
                        Finish finish) {
-  for (int64_t column = 0, panel = 0; column < columns; column += PAIR * W, panel++)
-    tiles<tile_rows<PAIR>()>(0, rows, [&](auto tile, int64_t row) INLINE_LAMBDA {
+  pairs(columns, [&](auto width, int64_t column, int64_t panel) INLINE_LAMBDA {
+    constexpr int N = decltype(width)::value;
+    tiles<tile_rows<N>()>(0, rows, [&](auto tile, int64_t row) INLINE_LAMBDA {
       constexpr int M = decltype(tile)::value;
-      vec acc[M][PAIR] = {};
-      accumulate<M, PAIR>(acc, d + row * stride, stride, panels.rows, panels.at(panel));
+      vec acc[M][N] = {};
+      accumulate<M, N>(acc, d + row * stride, stride, panels.rows, panels.at(panel));
       for (int r = 0; r < M; r++)
-        for (int j = 0; j < PAIR && column + j * W < columns; j++)
-          finish(row + r, column + j * W, columns - column - j * W, acc[r][j]);
+        for (int j = 0; j < N; j++) finish(row + r, column + j * W, columns - column - j * W, acc[r][j]);
     });
+  });
 }
 
 // Gradients of the heads from that of the state, for W units of one sample; returns that of the span.
@@ -82,31 +81,26 @@ inline int64_t stride_of(int64_t columns) { return (vectors(columns) / 2 * 2 + 1
 // What a map read and the gradients of what it gave, for some steps of some rows; from them its gradients.
 struct MapGradients {
   int64_t width, inputs, d_stride, stride;
-  std::vector<float> d, read, weight, bias;
+  Floats d, read, weight, bias;
 
   MapGradients(int64_t width, int64_t inputs, int64_t rows)
       : width(width), inputs(inputs), d_stride(stride_of(width)), stride(stride_of(inputs)),
-        d(rows * d_stride), read(rows * stride), weight(width * stride), bias(d_stride) {}
+        d(rows * d_stride), read(rows * stride, 0.0f), weight(width * stride, 0.0f), bias(d_stride, 0.0f) {}
 
   void add(int64_t rows) {
     for (int64_t row = 0; row < rows; row++)
       for (int64_t i = 0; i < width; i++) bias[i] += d[row * d_stride + i];
-    int64_t column = 0, end = vectors(inputs) * W;
-    for (; column + PAIR * W <= end; column += PAIR * W) add_columns<PAIR>(column, rows);
-    for (; column < end; column += W) add_columns<1>(column, rows);
-  }
-
- private:
-  template <int N>
-  void add_columns(int64_t column, int64_t rows) {
-    tiles<tile_rows<PAIR>()>(0, width, [&](auto tile, int64_t row) INLINE_LAMBDA {
-      constexpr int M = decltype(tile)::value;
-      vec acc[M][N];
-      for (int r = 0; r < M; r++)
-        for (int j = 0; j < N; j++) acc[r][j] = load(&weight[(row + r) * stride + column + j * W]);
-      accumulate_outer<M, N>(acc, &d[row], d_stride, &read[column], stride, rows);
-      for (int r = 0; r < M; r++)
-        for (int j = 0; j < N; j++) store(&weight[(row + r) * stride + column + j * W], acc[r][j]);
+    pairs(inputs, [&](auto vectors, int64_t column, int64_t) INLINE_LAMBDA {
+      constexpr int N = decltype(vectors)::value;
+      tiles<tile_rows<2>()>(0, width, [&](auto tile, int64_t row) INLINE_LAMBDA {
+        constexpr int M = decltype(tile)::value;
+        vec acc[M][N];
+        for (int r = 0; r < M; r++)
+          for (int j = 0; j < N; j++) acc[r][j] = load(&weight[(row + r) * stride + column + j * W]);
+        accumulate_outer<M, N>(acc, &d[row], d_stride, &read[column], stride, rows);
+        for (int r = 0; r < M; r++)
+          for (int j = 0; j < N; j++) store(&weight[(row + r) * stride + column + j * W], acc[r][j]);
+      });
     });
   }
 };
@@ -157,12 +151,11 @@ class Backward {
     for (int64_t layer = c.L - 1; layer >= 0; layer--) {
       const float* z = kept.values(layer, t, first);
       int64_t out_stride = gradients[layer].d_stride;
-      float *out = &gradients[layer].d[at * out_stride], peak = c.gain * c.scale, fall = c.scale / c.gain;
+      float *out = &gradients[layer].d[at * out_stride];
       const Panels& below = maps.below[layer + 1];
       bring_down(below, d, stride, c.K, rows, [&](int64_t row, int64_t i, int64_t left, vec v) INLINE_LAMBDA {
-        vec y = load(z + row * c.K + i, left);
-        v = c.activation == 0 ? v * (peak - fall * y * y) : (y > 0.0f ? v : vec{});
-        store(out + row * out_stride + i, v, left);
+        vec kept = load(z + row * c.K + i, left) * (1.0f / c.gain);
+        store(out + row * out_stride + i, v * (c.gain * c.scale) * slope(c.activation, kept), left);
       });
       d = out;
       stride = out_stride;
@@ -182,7 +175,7 @@ class Backward {
   void keep(int64_t t, int64_t first, int64_t last, int64_t at) {
     for (int64_t layer = 0; layer <= c.L; layer++) {
       MapGradients& map = gradients[layer];
-      Sources from = kept.sources(layer, t, first);
+      Sources from = kept.sources(layer, t, first, last - first);
       for (int64_t row = 0; row < last - first; row++) {
         float* out = &map.read[(at + row) * map.stride];
         for (int i = 0; i < from.count; i++) {
@@ -205,10 +198,11 @@ void collect(const MapGradients& map, int64_t first, int64_t count, bool set, fl
              float* const* out) {
   float *weight = out[0], *bias = out[1];
   for (int64_t i = 0; i < count; i++) {
-    const float* from = &map.weight[(first + i) * map.stride];
-    for (int64_t k = 0; k < map.inputs; k++, weight++) {
-      float value = from[k] * factor * (mask ? *mask++ : 1.0f);
-      *weight = set ? value : *weight + value;
+    const float *from = &map.weight[(first + i) * map.stride], *kept = mask ? mask + i * map.inputs : nullptr;
+    float* to = weight + i * map.inputs;
+    for (int64_t k = 0; k < map.inputs; k++) {
+      float value = from[k] * factor * (kept ? kept[k] : 1.0f);
+      to[k] = set ? value : to[k] + value;
     }
     bias[i] = (set ? 0.0f : bias[i]) + factor * map.bias[first + i];
   }
@@ -230,13 +224,14 @@ void collect(const CfC& c, const std::vector<MapGradients>& gradients, bool set)
 template <int N>
 void backward(const CfC& c) {
   BackMaps maps = pack_backward(c);
-  std::vector<std::unique_ptr<Backward<N>>> shares(c.threads);
+  int64_t slices = std::min(c.B, c.threads), block = std::min(BLOCK, (c.B + slices - 1) / slices);
+  std::vector<Backward<N>> shares;
+  for (int64_t slice = 0; slice < slices; slice++)
+    shares.emplace_back(c, maps, block, c.d_closed + 2 * slice * c.H);
   share(c.B, c.threads, [&](int64_t slice, int64_t first, int64_t last) {
-    int64_t block = std::min(BLOCK, last - first);
-    shares[slice] = std::make_unique<Backward<N>>(c, maps, block, c.d_closed + 2 * slice * c.H);
-    for (; first < last; first += block) shares[slice]->run(first, std::min(first + block, last));
+    for (; first < last; first += block) shares[slice].run(first, std::min(first + block, last));
   });
-  for (size_t i = 0; i < shares.size() && shares[i]; i++) collect(c, shares[i]->gradients, i == 0);
+  for (int64_t slice = 0; slice < slices; slice++) collect(c, shares[slice].gradients, slice == 0);
 }
 
 }  // namespace

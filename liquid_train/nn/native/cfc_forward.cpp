@@ -18,15 +18,15 @@ INLINE void product(vec (&acc)[M][N], const Sources& from, int64_t row, const fl
 
 struct Maps {
   std::vector<Panels> backbone;
-  std::vector<std::vector<float>> biases;
+  std::vector<Floats> biases;
   Panels heads;
-  std::vector<float> head_biases;  // [units in vectors][N][W]
+  Floats head_biases;  // [units in vectors][N][W]
 };
 
 template <int N>
 void pack_heads(const CfC& c, Maps& maps) {
   Heads heads(c);
-  auto column = [&](const std::vector<float>& from, int64_t width) {
+  auto column = [&](const Floats& from, int64_t width) {
     return [&from, width, &c](int64_t panel, int head, int lane) -> const float* {
       int64_t unit = panel * W + lane;
       return unit < c.H ? &from[(head * c.H + unit) * width] : nullptr;
@@ -40,12 +40,12 @@ Maps pack_forward(const CfC& c) {
   Maps maps;
   for (int64_t layer = 0; layer < c.L; layer++) {
     const float *weight = c.backbone[2 * layer], *bias = c.backbone[2 * layer + 1];
-    int64_t rows = layer == 0 ? c.C + c.H : c.K, panels = (vectors(c.K) + PAIR - 1) / PAIR;
-    maps.backbone.push_back(pack<PAIR>(rows, panels, 1, [&](int64_t panel, int j, int lane) {
-      int64_t column = (panel * PAIR + j) * W + lane;
+    int64_t rows = inputs_of(c, layer);
+    maps.backbone.push_back(pack_pairs(rows, vectors(c.K), 1, [&](int64_t vector, int lane) {
+      int64_t column = vector * W + lane;
       return column < c.K ? weight + column * rows : nullptr;
     }));
-    maps.biases.emplace_back(panels * PAIR * W);
+    maps.biases.emplace_back(vectors(c.K) * W, 0.0f);
     std::copy(bias, bias + c.K, maps.biases.back().begin());
   }
   int64_t heads = head_count(c);
@@ -69,29 +69,30 @@ class Forward {
 
  private:
   void run_backbone(int64_t layer, int64_t t, int64_t first, int64_t rows) {
-    Sources from = kept.sources(layer, t, first);
+    Sources from = kept.sources(layer, t, first, rows);
     const Panels& panels = maps.backbone[layer];
     float* out = kept.values(layer, t, first);
-    for (int64_t column = 0, panel = 0; column < c.K; column += PAIR * W, panel++) {
+    pairs(c.K, [&](auto width, int64_t column, int64_t panel) INLINE_LAMBDA {
+      constexpr int P = decltype(width)::value;
       const float* bias = maps.biases[layer].data() + column;
-      tiles<tile_rows<PAIR>()>(0, rows, [&](auto tile, int64_t row) INLINE_LAMBDA {
+      tiles<tile_rows<P>()>(0, rows, [&](auto tile, int64_t row) INLINE_LAMBDA {
         constexpr int M = decltype(tile)::value;
-        vec acc[M][PAIR];
+        vec acc[M][P];
         for (int r = 0; r < M; r++)
-          for (int j = 0; j < PAIR; j++) acc[r][j] = load(bias + j * W);
-        product<M, PAIR>(acc, from, row, panels.at(panel));
+          for (int j = 0; j < P; j++) acc[r][j] = load(bias + j * W);
+        product<M, P>(acc, from, row, panels.at(panel));
         for (int r = 0; r < M; r++)
-          for (int j = 0; j < PAIR && column + j * W < c.K; j++) {
+          for (int j = 0; j < P; j++) {
             vec y = acc[r][j];
-            y = c.activation == 0 ? c.gain * hyperbolic_tangent(c.scale * y) : (y < 0.0f ? vec{} : y);
+            if (!keeps_argument(c.activation)) y = c.gain * activate(c.activation, c.scale * y);
             store(out + (row + r) * c.K + column + j * W, y, c.K - column - j * W);
           }
       });
-    }
+    });
   }
 
   void run_heads(int64_t t, int64_t first, int64_t rows) {
-    Sources from = kept.sources(c.L, t, first);
+    Sources from = kept.sources(c.L, t, first, rows);
     float* state = kept.state(t + 1, first);
     for (int64_t column = 0, panel = 0; column < c.H; column += W, panel++) {
       const float* bias = maps.head_biases.data() + panel * N * W;

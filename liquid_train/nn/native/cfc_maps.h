@@ -3,12 +3,11 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
+#include "activation.h"
 #include "cfc.h"
+#include "memory.h"
 #include "vector.h"
-
-constexpr int PAIR = 2;  // vectors of a panel of a plain map
 
 // Rows that are taken through all steps together: their data stays in the cache.
 constexpr int64_t BLOCK = 64;
@@ -21,7 +20,7 @@ inline int64_t features(const CfC& c) { return c.L > 0 ? c.K : c.C + c.H; }
 // The heads as one map, masked: ff1, ff2, gate and, with spans, what the span multiplies. Weight
 // [N · H, features] and bias [N · H].
 struct Heads {
-  std::vector<float> weight, bias;
+  Floats weight, bias;
 
   explicit Heads(const CfC& c) : weight(head_count(c) * c.H * features(c)), bias(head_count(c) * c.H) {
     int64_t size = c.H * features(c);
@@ -60,7 +59,9 @@ struct Sources {
 // are none in a buffer that keeps what the step at hand needs.
 class Kept {
  public:
-  explicit Kept(const CfC& c) : c(c), buffer(c.states ? 0 : BLOCK * (2 * c.H + c.L * c.K)) {}
+  explicit Kept(const CfC& c)
+      : c(c), buffer(c.states ? 0 : BLOCK * (2 * c.H + c.L * c.K)),
+        activated(keeps_argument(c.activation) ? BLOCK * c.K : 0) {}
 
   // The state of row `first` before step t.
   float* state(int64_t t, int64_t first) {
@@ -72,15 +73,23 @@ class Kept {
     return buffer.data() + BLOCK * (2 * c.H + layer * c.K);
   }
 
-  // What a map reads for rows from `first` on.
-  Sources sources(int64_t layer, int64_t t, int64_t first) {
+  // What a map reads for some rows from `first` on.
+  Sources sources(int64_t layer, int64_t t, int64_t first, int64_t rows) {
     if (layer == 0) return {{{c.x.at(t, first), c.x.row, c.C}, {state(t, first), c.H, c.H}}, 2};
-    return {{{values(layer - 1, t, first), c.K, c.K}, {}}, 1};
+    const float* read = values(layer - 1, t, first);
+    if (keeps_argument(c.activation)) {
+      for (int64_t i = 0; i < rows * c.K; i += W) {
+        int64_t left = rows * c.K - i;
+        store(&activated[i], activate(c.activation, load(read + i, left)), left);
+      }
+      read = activated.data();
+    }
+    return {{{read, c.K, c.K}, {}}, 1};
   }
 
  private:
   const CfC& c;
-  std::vector<float> buffer;
+  Floats buffer, activated;
 };
 
 inline int64_t width_of(const CfC& c, int64_t layer) { return layer == c.L ? head_count(c) * c.H : c.K; }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "activation.h"
 #include "cfc.h"
 #include "vector.h"
 
@@ -74,11 +75,11 @@ struct Rows {
   }
 };
 
-void activate(const CfC& c, const float* bias, float* z) {
+void finish(const CfC& c, const float* bias, float* z) {
   for (int64_t k = 0; k < c.K; k += W) {
     int64_t left = c.K - k;
     vec y = load(z + k, left) + load(bias + k, left);
-    store(z + k, c.activation == 0 ? c.gain * hyperbolic_tangent(c.scale * y) : (y < 0.0f ? vec{} : y), left);
+    store(z + k, c.gain * activate(c.activation, c.scale * y), left);
   }
 }
 
@@ -118,7 +119,7 @@ void cfc_step(const CfC* cfc, const float* x, const float* h, const float* spans
     int64_t n = c.C + c.H;
     for (int64_t layer = 0; layer < c.L; layer++) {
       Rows(z, n).apply(c.K, c.backbone[2 * layer], nullptr, next);
-      activate(c, c.backbone[2 * layer + 1], next);
+      finish(c, c.backbone[2 * layer + 1], next);
       std::swap(z, next);
       n = c.K;
     }

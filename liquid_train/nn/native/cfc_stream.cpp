@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "activation.h"
 #include "stream.h"
 #include "vector.h"
 
@@ -41,7 +42,7 @@ void backbone(const StreamCell& c, const float* map, const float* z, int64_t n, 
     product<4>(map, z, n, out + k);
     for (int64_t i = k; i < k + 4 * GROUP; i += W) {
       vec y = load(out + i);
-      store(out + i, c.activation == 0 ? hyperbolic_tangent(y) : (y < 0.0f ? vec{} : y));
+      store(out + i, activate(c.activation, y));
     }
   }
 }

@@ -18,8 +18,8 @@ from liquid_train.nn.native.structures import (
 )
 from liquid_train.nn.streaming.weights import Array, CfCWeights, LTCWeights, Synapses
 
-ACTIVATIONS = {"tanh": 0, "relu": 1}
-"""Number of each activation that the kernels have."""
+ACTIVATIONS = {"tanh": 0, "relu": 1, "silu": 2, "gelu": 3}
+"""Number of each activation."""
 
 _GROUP, _PLAIN = 16, 4
 

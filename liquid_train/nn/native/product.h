@@ -4,39 +4,35 @@
 
 #pragma once
 
+#include "memory.h"
 #include "vector.h"
 
 #include <type_traits>
-#include <vector>
 
 // Rows in one tile: accumulators, a row of the panel and a broadcast fit the registers.
 template <int N>
 constexpr int tile_rows() {
-  if (REGISTERS == 32) return N == 1 ? 12 : N == 2 ? 8 : N == 3 ? 8 : 6;
-  return N == 1 ? 8 : N == 2 ? 6 : N == 3 ? 4 : 2;
+  if (REGISTERS == 32) return N == 1 ? 16 : N < 4 ? 8 : 6;
+  return N == 1 ? 8 : N < 4 ? 4 : 2;
 }
 
 inline int64_t vectors(int64_t columns) { return (columns + W - 1) / W; }
 
 struct Panels {
-  std::vector<float> data;
+  Floats data;
   int64_t rows = 0;
   int64_t width = 0;
 
   const float* at(int64_t panel) const { return data.data() + panel * rows * width; }
 };
 
-// Pack count panels of N vectors. start(panel, vector, lane) is where a column's elements begin, null beyond
-// the end; they are step apart.
+// Pack count panels of N vectors to out. start(panel, vector, lane) is where a column's elements begin, null
+// beyond the end; they are step apart.
 template <int N, class Start>
-Panels pack(int64_t rows, int64_t count, int64_t step, Start start) {
-  Panels panels;
-  panels.rows = rows;
-  panels.width = N * W;
-  panels.data.resize(rows * count * N * W);
+void pack_to(float* to, int64_t rows, int64_t count, int64_t step, Start start) {
   for (int64_t panel = 0; panel < count; panel++)
     for (int j = 0; j < N; j++) {
-      float* out = panels.data.data() + panel * rows * N * W + j * W;
+      float* out = to + panel * rows * N * W + j * W;
       const float* columns[W];
       for (int lane = 0; lane < W; lane++) columns[lane] = start(panel, j, lane);
       bool whole = true;
@@ -47,7 +43,33 @@ Panels pack(int64_t rows, int64_t count, int64_t step, Start start) {
         else
           for (int lane = 0; lane < W; lane++) out[lane] = columns[lane] ? columns[lane][k * step] : 0.0f;
     }
+}
+
+template <int N, class Start>
+Panels pack(int64_t rows, int64_t count, int64_t step, Start start) {
+  Panels panels{Floats(rows * count * N * W), rows, N * W};
+  pack_to<N>(panels.data.data(), rows, count, step, start);
   return panels;
+}
+
+// Pack vectors of columns as panels of two; an odd one has a panel of its own at the end. start(vector, lane).
+template <class Start>
+Panels pack_pairs(int64_t rows, int64_t count, int64_t step, Start start) {
+  Panels panels{Floats(rows * count * W), rows, 2 * W};
+  pack_to<2>(panels.data.data(), rows, count / 2, step,
+             [&](int64_t panel, int j, int lane) { return start(2 * panel + j, lane); });
+  pack_to<1>(panels.data.data() + count / 2 * 2 * rows * W, rows, count % 2, step,
+             [&](int64_t, int, int lane) { return start(count - 1, lane); });
+  return panels;
+}
+
+// Call body(N, column, panel), N a constant, for the panels of pack_pairs.
+template <class Body>
+INLINE void pairs(int64_t columns, Body body) {
+  int64_t column = 0, panel = 0;
+  for (; column + W < columns; column += 2 * W, panel++)
+    body(std::integral_constant<int, 2>{}, column, panel);
+  if (column < columns) body(std::integral_constant<int, 1>{}, column, panel);
 }
 
 // acc += a[:, :rows] times the panel; rows of a are stride apart.

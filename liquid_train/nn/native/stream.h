@@ -13,7 +13,7 @@ constexpr int GROUP = 16;
 struct StreamCell {
   int64_t C, H, L, K;
   int64_t mode;        // 0 default, 1 no_gate, 2 pure
-  int64_t activation;  // of the L backbone layers: 0 tanh, 1 relu
+  int64_t activation;  // of the L backbone layers: activation.h
   const float* const* backbone;  // maps, N = 4
   const float* heads;            // map of ff1, ff2, time_b and time_a; or of ff1
   const float *a, *rate;         // [H], mode pure only

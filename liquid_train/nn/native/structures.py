@@ -9,8 +9,14 @@ from torch import Tensor
 MODES = {"default": 0, "no_gate": 1, "pure": 2}
 """Number of each mode."""
 
-ACTIVATIONS = {"LeCunTanh": (0, 1.7159, 0.666), "Tanh": (0, 1.0, 1.0), "ReLU": (1, 1.0, 1.0)}
-"""Number, gain and scale of the backbone activations that the kernels have, by the module's class name."""
+ACTIVATIONS = {
+    "LeCunTanh": (0, 1.7159, 0.666),
+    "Tanh": (0, 1.0, 1.0),
+    "ReLU": (1, 1.0, 1.0),
+    "SiLU": (2, 1.0, 1.0),
+    "GELU": (3, 1.0, 1.0),
+}
+"""Number, gain and scale of the backbone activations, by the module's class name."""
 
 _Field = tuple[str, Any]
 

@@ -122,3 +122,14 @@ INLINE vec exponential(vec x) { return power_of_two(x * 1.44269504f); }
 INLINE vec logistic(vec x) { return inverse(1.0f + power_of_two(x * -1.44269504f)); }
 
 INLINE vec hyperbolic_tangent(vec x) { return 2.0f * inverse(1.0f + power_of_two(x * -2.88539008f)) - 1.0f; }
+
+// The standard normal distribution function, within 1e-7: Abramowitz and Stegun, 7.1.26.
+INLINE vec normal_distribution(vec x) {
+  vec t = inverse(1.0f + 0.23164189f * absolute(x)), p = splat(0.5307027f);
+  p = p * t - 0.7265760f;
+  p = p * t + 0.7107069f;
+  p = p * t - 0.1422484f;
+  p = p * t + 0.1274148f;
+  vec upper = p * t * exponential(x * x * -0.5f);
+  return x < 0.0f ? upper : 1.0f - upper;
+}

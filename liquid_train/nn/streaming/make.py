@@ -4,13 +4,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.native.library import native
-from liquid_train.nn.native.packing import ACTIVATIONS
 from liquid_train.nn.streaming.native_stream import NativeStream
 from liquid_train.nn.streaming.numpy_stream import NumpyStream
 from liquid_train.nn.streaming.stream import Stream
-from liquid_train.nn.streaming.weights import cfc_weights
 
 if TYPE_CHECKING:
     from liquid_train.nn.layer import LiquidLayer
@@ -25,7 +22,4 @@ def make_stream(layer: "LiquidLayer", batch_size: int, reuse_output: bool) -> St
 
 
 def _has_kernels(layer: "LiquidLayer") -> bool:
-    if layer.lstm is not None or any(part.dtype is not torch.float32 for part in layer.parameters()):
-        return False
-    cell = layer.rnn_cell
-    return isinstance(cell, LTCCell) or all(part.activation in ACTIVATIONS for part in cfc_weights(cell))
+    return layer.lstm is None and all(part.dtype is torch.float32 for part in layer.parameters())

@@ -68,10 +68,17 @@ def mine():
     return layer
 
 
+def bent():
+    layer = CfC(3, 6)
+    layer.rnn_cell.backbone[1] = nn.Softplus()
+    return layer
+
+
 REFUSED = {
     "mixed_memory=True": (lambda: CfC(3, 6, mixed_memory=True), torch.float32),
     "ff1 has hooks": (hooked, torch.float32),
     "ff1 is a Mine": (mine, torch.float32),
+    "backbone.1 is a Softplus": (bent, torch.float32),
     "backbone_dropout=0.5": (lambda: CfC(3, 6, backbone_dropout=0.5), torch.float32),
     "dtype torch.bfloat16": (lambda: CfC(3, 6).bfloat16(), torch.bfloat16),
 }
@@ -148,6 +155,14 @@ def test_an_empty_batch(build, backend):
     assert state.shape == (0, layer.state_size)
     output.sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in layer.parameters())
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_outputs_are_contiguous(build, batch_first, backend):
+    """As those of the plain loop are, whatever the order in which they were computed."""
+    layer = build()
+    layer.batch_first = batch_first
+    assert layer(x())[0].is_contiguous()
 
 
 def test_inference_mode(build, backend):
