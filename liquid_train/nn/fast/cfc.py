@@ -48,7 +48,7 @@ def run_cfc(plan: CfCPlan, *tensors: Any) -> Tensor:
     states = CfCFunction.apply(*call)  # type: ignore[no-untyped-call]
     given_again = (x, *tensors[1:])
     if gated:
-        return 2 * replayable(_shifted_cfc, plan, states, given_again) - 1
+        return replayable(_shifted_cfc, plan, states, given_again).mul(2).sub_(1)
     # A copy: the output may be changed in place, what the Function keeps must not.
     return replayable(plain_cfc, plan, states, given_again).clone()
 
