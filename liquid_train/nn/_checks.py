@@ -37,7 +37,8 @@ def time_column(name: str, elapsed: Tensor | float, state: Tensor) -> Tensor | f
     if not isinstance(elapsed, Tensor):
         return elapsed
     batch = state.shape[0]
-    if elapsed.dim() > 0 and elapsed.shape not in ((batch,), (batch, 1)):
+    # Not by "in": under torch.compile it takes a size that may vary and one that may not for different.
+    if elapsed.dim() > 0 and elapsed.shape != (batch,) and elapsed.shape != (batch, 1):
         raise ValueError(
             f"{name} has shape {tuple(elapsed.shape)}: "
             f"give a number, or one entry per sample with shape {(batch,)} or {(batch, 1)}"

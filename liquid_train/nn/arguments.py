@@ -105,7 +105,8 @@ def _time_spans(timespans: Tensor | float | None, input: Tensor) -> Tensor | flo
     if not isinstance(timespans, Tensor):
         return float(timespans)
     shape = tuple(input.shape[:-1])
-    if timespans.dim() > 0 and timespans.shape not in (shape, (*shape, 1)):
+    # Not by "in": under torch.compile it takes a size that may vary and one that may not for different.
+    if timespans.dim() > 0 and timespans.shape != shape and timespans.shape != (*shape, 1):
         raise ValueError(
             f"timespans has shape {tuple(timespans.shape)}: "
             f"give a number, or one entry per step with shape {shape} or {(*shape, 1)}"

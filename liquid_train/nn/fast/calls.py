@@ -46,13 +46,13 @@ class LTCPlan:
 
     Attributes:
         unfolds: Solver parts of a step.
-        span: The length of a part where samples have none of their own.
         epsilon: The cell's.
+        span: The length of a part where samples have none of their own.
     """
 
     unfolds: int
-    span: float
     epsilon: float
+    span: float
 
 
 def cfc_call(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> tuple[CfCPlan, Tensors]:
@@ -73,7 +73,7 @@ def ltc_call(cell: LTCCell, x: Tensor, v: Tensor, spans: Tensor | float) -> tupl
     """Return constants and tensors for input ``x``, potentials ``v`` and spans, ``[T, B, 1]`` or one number."""
     part = spans / cell.ode_unfolds
     parts, span = (part, 1.0) if isinstance(part, Tensor) else (None, part)
-    return LTCPlan(cell.ode_unfolds, span, cell.epsilon), (
+    return LTCPlan(cell.ode_unfolds, cell.epsilon, span), (
         *(affine(x, cell.input_w, cell.input_b), v, parts),
         *(cell._positive(cell.cm), cell._positive(cell.gleak), cell.vleak),
         *(cell._positive(cell.sensory_w), cell.sensory_mu, cell.sensory_sigma, cell.sensory_erev),

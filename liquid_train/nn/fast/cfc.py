@@ -7,13 +7,12 @@ from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from liquid_train.nn.fast import cfc_steps
+from liquid_train.nn.fast import operators
 from liquid_train.nn.fast.activations import ACTIVATIONS, Activation
 from liquid_train.nn.fast.calls import CfCPlan
-from liquid_train.nn.fast.cfc_function import CfCFunction, Loops
+from liquid_train.nn.fast.cfc_function import CfCFunction
 from liquid_train.nn.fast.replay import plain_cfc, replayable
 from liquid_train.nn.gpu.choice import cfc_loops
 
@@ -40,19 +39,22 @@ def run_cfc(plan: CfCPlan, *tensors: Any) -> Tensor:
         # The state runs as (h + 1) / 2.
         bias = bias - recurrent.sum(1)
         recurrent, start = 2 * recurrent, 0.5 * h + 0.5
-    projected = F.linear(x, inputs, bias)
-    call = plan.mode, activation, plan.span, projected, start, spans, a, w_tau, recurrent, *chain(*rest)
-    loops: Loops = cfc_loops(plan, projected, spans is not None) or cfc_steps
-    states: Tensor
-    if not (
-        torch.is_grad_enabled() and any(isinstance(part, Tensor) and part.requires_grad for part in call)
-    ):
-        states = loops.run_steps(False, *call)[0][1:]
+    # Not F.linear: its gradient of the weight takes several times as long for few inputs.
+    projected = torch.addmm(bias, x.flatten(0, 1), inputs.t()).unflatten(0, x.shape[:2])
+    derived = (projected, start, spans, a, w_tau, recurrent, *chain(*rest))
+    if torch.compiler.is_compiling():
+        name = plan.activation if plan.layers else None
+        states = operators.call("cfc_steps", (plan.mode, name, plan.span), derived)
+        return 2 * states - 1 if gated else states
+    loops = cfc_loops(plan.mode, activation, projected, len(rest), spans is not None)
+    steps = (plan.mode, activation, plan.span, *derived)
+    if not (torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in derived)):
+        states = loops.run_steps(False, *steps)[0][1:]
         return states.mul_(2).sub_(1) if gated else states
-    states = CfCFunction.apply(loops, *call)  # type: ignore[no-untyped-call]
+    states = CfCFunction.apply(loops, *steps)  # type: ignore[no-untyped-call]
     given_again = (x, *tensors[1:])
     if gated:
-        return 2 * replayable(_shifted_cfc, plan, states, given_again) - 1
+        return replayable(_shifted_cfc, plan, states, given_again).mul(2).sub_(1)
     # A copy: the output may be changed in place, what the Function keeps must not.
     return replayable(plain_cfc, plan, states, given_again).clone()
 
@@ -75,8 +77,8 @@ def _heads(
         weights += [b, a]
         biases += [b_bias, a_bias]
     else:
-        weights.append(torch.add(b, a, alpha=plan.span))
-        biases.append(torch.add(b_bias, a_bias, alpha=plan.span))
+        weights.append(b + plan.span * a)
+        biases.append(b_bias + plan.span * a_bias)
     return torch.cat(weights), torch.cat(biases)
 
 

@@ -3,7 +3,6 @@
 Shapes: T steps, B batch, H hidden units, N heads.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -22,8 +21,8 @@ class Form(Protocol):
     def parts(self, u: Tensor) -> tuple[Tensor, ...]:
         """Return the views of heads ``[·, B, N·H]`` that ``step`` takes."""
 
-    def step(self, parts: Sequence[Tensor], t: Tensor | None, out: Tensor) -> None:
-        """Write the new state ``[B, H]`` to ``out``; the heads may be overwritten."""
+    def step(self, t: Tensor | None, out: Tensor, *parts: Tensor) -> None:
+        """Write the new state ``[B, H]`` to ``out`` from the parts of a step, which may be overwritten."""
 
     def slopes(self, u: Tensor, spans: Tensor | None) -> Tensor:
         """Return the derivative of the state by each head, ``[T, B, N, H]``, from what ``step`` left in u."""
@@ -58,11 +57,11 @@ class Gated:
         H = u.shape[2] // self.heads
         return u[:, :, : 3 * H], *u.split(H, 2)
 
-    def step(self, parts: Sequence[Tensor], t: Tensor | None, out: Tensor) -> None:
+    def step(self, t: Tensor | None, out: Tensor, *parts: Tensor) -> None:
         """See ``Form``."""
-        logistic, p, q, s = parts[:4]
+        logistic, p, q, s, *slope = parts
         if t is not None:
-            s.addcmul_(parts[4], t)
+            s.addcmul_(slope[0], t)
         logistic.sigmoid_()
         if self.mixing:
             torch.lerp(p, q, s, out=out)
@@ -115,10 +114,11 @@ class ClosedForm:
         """See ``Form``."""
         return (u,)
 
-    def step(self, parts: Sequence[Tensor], t: Tensor | None, out: Tensor) -> None:
+    def step(self, t: Tensor | None, out: Tensor, *parts: Tensor) -> None:
         """See ``Form``."""
-        decay = self._decay(parts[0], self.span if t is None else t)
-        torch.addcmul(self.a, self.a, decay.mul_(parts[0]), value=-1, out=out)
+        (u,) = parts
+        decay = self._decay(u, self.span if t is None else t)
+        torch.addcmul(self.a, self.a, decay.mul_(u), value=-1, out=out)
 
     def slopes(self, u: Tensor, spans: Tensor | None) -> Tensor:
         """See ``Form``."""

@@ -24,35 +24,31 @@ def run_steps(
     w_tau: Tensor | None,
     recurrent: Tensor,
     *maps: Tensor,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Run the steps; the arguments after ``keep`` are those of ``CfCFunction``.
+) -> tuple[Tensor, list[Tensor]]:
+    """Run the steps; what follows ``keep`` is as in ``CfCFunction``.
 
     Returns:
-        States before the first step and after each ``[T + 1, B, H]``; what each map gave and what the activation
-        made of it, ``[T, B, ·]`` if ``keep``, else of the last step only.
+        States before the first step and after each, ``[T + 1, B, H]``. What each map gave at every step,
+        ``[T, B, ·]``, overwritten by what became of it; without ``keep`` that of the last step only.
     """
     form = form_of(mode, span, spans, a, w_tau)
     T, B = x.shape[:2]
     states = h.new_empty(T + 1, B, h.shape[1])
     states[0] = h
-    weights = [weight.t() for weight in (recurrent, *maps[::2])]
-    arguments = [x.new_empty(T if keep else 1, B, weight.shape[1]) for weight in weights]
-    values = [torch.empty_like(y) if _keeps(activation) else y for y in arguments[:-1]]
-    layers = [
-        (_rows(z, T), bias, weight, _rows(y, T))
-        for z, bias, weight, y in zip(values, maps[1::2], weights[1:], arguments[1:], strict=True)
-    ]
-    firsts = _rows(arguments[0], T)
-    heads = zip(*(_rows(part, T) for part in form.parts(arguments[-1])), strict=True)
+    first, *weights = (weight.t() for weight in (recurrent, *maps[::2]))
+    results = [x.new_empty(T if keep else 1, B, weight.shape[1]) for weight in (first, *weights)]
+    firsts, *others = (_rows(y, T) for y in results)
+    layers = list(zip((bias.expand(B, -1) for bias in maps[1::2]), weights, others, strict=True))
+    heads = zip(*(_rows(part, T) for part in form.parts(results[-1])), strict=True)
     times = [None] * T if spans is None else spans.unbind()
     old, *new = states.unbind()
     for t, (input, parts, time, out) in enumerate(zip(x.unbind(), heads, times, new, strict=True)):
-        y = torch.addmm(input, old, weights[0], out=firsts[t])
-        for below, bias, weight, above in layers:
-            y = torch.addmm(bias, _activate(activation, y, below[t]), weight, out=above[t])
-        form.step(parts, time, out)
+        y = torch.addmm(input, old, first, out=firsts[t])
+        for bias, weight, rows in layers:
+            y = torch.addmm(bias, _activate(activation, y), weight, out=rows[t])
+        form.step(time, out, *parts)
         old = out
-    return states, arguments, values
+    return states, results
 
 
 def run_back(
@@ -67,15 +63,13 @@ def run_back(
         recurrent: As ``CfCFunction`` takes it.
         weights: Those of the further maps.
     """
-    rows, total_rows, factors = d_heads.unbind(), totals.unbind(), totals.unsqueeze(2).unbind()
-    below = [
-        (slope.unbind(), weight) for slope, weight in zip(reversed(slopes), reversed(weights), strict=True)
-    ]
-    flat = d_heads.flatten(2).unbind()
+    total_rows, factors = totals.unbind(), totals.unsqueeze(2).unbind()
+    rows, flat_rows = d_heads.unbind(), d_heads.flatten(2).unbind()
+    layers = [(weight, slope.unbind()) for weight, slope in zip(weights, slopes, strict=True)][::-1]
     for t in range(len(rows) - 1, -1, -1):
         rows[t].mul_(factors[t])
-        d = flat[t]
-        for slope_rows, weight in below:
+        d = flat_rows[t]
+        for weight, slope_rows in layers:
             d = slope_rows[t].mul_(d.mm(weight))
         if t > 0:
             total_rows[t - 1].addmm_(d, recurrent)
@@ -87,10 +81,6 @@ def _rows(buffer: Tensor, T: int) -> tuple[Tensor, ...]:
     return buffer.unbind() * (T // len(buffer))
 
 
-def _keeps(activation: Activation | None) -> bool:
-    return activation is not None and activation.keeps_argument
-
-
-def _activate(activation: Activation | None, y: Tensor, out: Tensor) -> Tensor:
+def _activate(activation: Activation | None, y: Tensor) -> Tensor:
     assert activation is not None
-    return out.copy_(activation.core(y)) if activation.keeps_argument else activation.core(y)
+    return activation.core(y)

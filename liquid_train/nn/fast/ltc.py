@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liquid_train.nn.fast import operators
 from liquid_train.nn.fast.calls import LTCPlan
+from liquid_train.nn.fast.layout import Layout, choose_layout, every_pair
 from liquid_train.nn.fast.ltc_function import LTCFunction
 from liquid_train.nn.fast.replay import plain_ltc, replayable
-from liquid_train.nn.fast.synapses import Listed, Paired, Synapses
-from liquid_train.nn.gpu.choice import ltc_function
-
-_LISTED_PER_NEURON = 8
-"""Up to so many synapses per neuron, a matrix product with mostly zeros is faster than one per neuron."""
+from liquid_train.nn.fast.synapses import Listed, synapses_of
+from liquid_train.nn.gpu.choice import ltc_loops
 
 
 def run_ltc(plan: LTCPlan, *tensors: Any) -> Tensor:
@@ -24,46 +23,28 @@ def run_ltc(plan: LTCPlan, *tensors: Any) -> Tensor:
     x, v, spans, cm, gleak, vleak, *of_synapses = tensors
     d = plan.span if spans is None else spans
     *of_synapses, sensory_mask, mask = of_synapses
-    sensory, _ = _layout(of_synapses[:4], sensory_mask, 1.0)
+    compiling = torch.compiler.is_compiling()
+    pairs = every_pair(of_synapses[:4], sensory_mask, 1.0)
+    sensory = pairs if compiling else choose_layout(pairs, sensory_mask)[0]
     leak = torch.cat([gleak + plan.epsilon, gleak * vleak])
     base = d * (_sums(sensory, x.flatten(0, 1)).unflatten(0, x.shape[:2]) + leak)
     base = base + torch.cat([cm, torch.zeros_like(cm)])
-    synapses, sources = _layout(of_synapses[4:], mask, d if isinstance(d, float) else 1.0)
-    rest = base, v, spans, cm, synapses.weights, synapses.slope, synapses.offset
-    kernels = ltc_function(base, plan.unfolds, spans is not None) if sources is None else None
-    states: Tensor
-    if kernels is not None:
-        states = kernels.apply(plan.unfolds, *rest)
-    else:
-        states = LTCFunction.apply(plan.unfolds, sources, *rest)  # type: ignore[no-untyped-call]
+    pairs = every_pair(of_synapses[4:], mask, 1.0 if spans is not None else plan.span)
+    if compiling:
+        given = (base, v, spans, cm, *pairs[1:], mask)
+        return operators.call("ltc_steps", (plan.unfolds, plan.span), given)
+    (sources, *parameters), _ = choose_layout(pairs, mask)
+    loops = ltc_loops(plan.unfolds, base, sources is None, spans is not None)
+    states: Tensor = LTCFunction.apply(  # type: ignore[no-untyped-call]
+        loops, plan.unfolds, sources, base, v, spans, cm, *parameters
+    )
     return replayable(plain_ltc, plan, states, tensors)
 
 
-def _sums(synapses: Synapses, x: Tensor) -> Tensor:
-    """Sum over sources for all rows at once, by operations that autograd records."""
+def _sums(layout: Layout, x: Tensor) -> Tensor:
+    """Sum over sources for all rows ``[N, S]`` at once, ``[N, 2H]``, by operations that autograd records."""
+    synapses, v = synapses_of(*layout, x.shape[1]), x.t().contiguous()
     if isinstance(synapses, Listed):
-        opened = torch.sigmoid(x[:, synapses.sources] * synapses.slope - synapses.offset)
-    else:
-        opened = torch.sigmoid(x.unsqueeze(2) * synapses.slope - synapses.offset)
-    return synapses.total(opened)
-
-
-def _layout(parameters: list[Tensor], mask: Tensor, factor: float) -> tuple[Synapses, Tensor | None]:
-    """List the synapses if there are few, else take every pair.
-
-    ``parameters`` are ``w``, ``mu``, ``sigma`` and ``erev`` ``[S, H]``, like the mask.
-    """
-    S, H = mask.shape
-    w, mu, sigma, erev = parameters
-    w, offset = w * mask * factor, sigma * mu
-    # Counting synapses would make an accelerator wait.
-    if mask.device.type == "cpu":
-        sources, targets = torch.nonzero(mask, as_tuple=True)
-        if len(sources) <= _LISTED_PER_NEURON * H:
-            chosen, rows = w[sources, targets], torch.arange(len(sources))
-            weights = w.new_zeros(len(sources), 2 * H)
-            weights = weights.index_put((rows, targets), chosen)
-            weights = weights.index_put((rows, targets + H), chosen * erev[sources, targets])
-            slope, offset = sigma[sources, targets], offset[sources, targets]
-            return Listed.of(weights, slope, offset, sources, S), sources
-    return Paired(torch.stack([w, w * erev]), sigma, offset), None
+        v = v.index_select(0, synapses.sources)
+    opened = torch.sigmoid(v * synapses.slope - synapses.offset)
+    return synapses.total(opened).t()

@@ -37,36 +37,46 @@ class NativeLTC(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, library: Library, plan: LTCPlan, *tensors: Tensor | None) -> Tensor:
         """Run the steps."""
-        x, v = tensors[:2]
-        assert x is not None
-        assert v is not None
-        states = v.new_empty(len(x) + 1, *v.shape)
-        states[0] = v
-        library.ltc_forward(_call(plan, tensors, states))
+        states = forward_ltc(library, plan, tensors)
         ctx.save_for_backward(states, *tensors)
         ctx.library, ctx.plan = library, plan
         return states[1:]
 
     @staticmethod
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Run the steps backwards, each forwards first."""
+        """Run the steps backwards."""
         states, *tensors = ctx.saved_tensors
         if is_asked_for(grads):
             found = replayed(plain_ltc, ctx.plan, tensors, ctx.needs_input_grad[2:], grads)
             return None, None, *found
-        x, v, spans = tensors[:3]
-        grads = grads.contiguous()
-        call = _call(ctx.plan, tensors, states)
-        d_x, d_v = torch.empty_like(x), torch.empty_like(v)
-        d_spans = None if spans is None else torch.empty_like(spans)
-        d_cell = [torch.zeros_like(part) for part in tensors[3:6]]
-        d_synapses = [torch.zeros_like(part) for part in tensors[6:14]]
-        call.grads, call.d_x, call.d_initial, call.d_spans = map(address, (grads, d_x, d_v, d_spans))
-        call.d_cm, call.d_gleak, call.d_vleak = map(address, d_cell)
-        for synapses, made in ((call.sensory, d_synapses[:4]), (call.neural, d_synapses[4:])):
-            synapses.d_w, synapses.d_mu, synapses.d_sigma, synapses.d_erev = map(address, made)
-        ctx.library.ltc_backward(call)
-        return None, None, d_x, d_v, d_spans, *d_cell, *d_synapses, None, None
+        return None, None, *backward_ltc(ctx.library, ctx.plan, tensors, states, grads)
+
+
+def forward_ltc(library: Library, plan: LTCPlan, tensors: Sequence[Tensor | None]) -> Tensor:
+    """Run the steps and return the potentials before each and after the last ``[T + 1, B, H]``."""
+    x, v = tensors[:2]
+    assert x is not None
+    assert v is not None
+    states = v.new_empty(len(x) + 1, *v.shape)
+    states[0] = v
+    library.ltc_forward(_call(plan, tensors, states))
+    return states
+
+
+def backward_ltc(
+    library: Library, plan: LTCPlan, tensors: Sequence[Tensor | None], states: Tensor, grads: Tensor
+) -> list[Tensor | None]:
+    """Run the steps backwards, each forwards first, and return the tensors' gradients."""
+    grads = grads.contiguous()
+    call = _call(plan, tensors, states)
+    d_x, d_v, d_spans = (None if part is None else torch.empty_like(part) for part in tensors[:3])
+    d_parameters = [torch.zeros_like(part) for part in tensors[3:14] if part is not None]
+    call.grads, call.d_x, call.d_initial, call.d_spans = map(address, (grads, d_x, d_v, d_spans))
+    call.d_cm, call.d_gleak, call.d_vleak = map(address, d_parameters[:3])
+    for synapses, made in ((call.sensory, d_parameters[3:7]), (call.neural, d_parameters[7:])):
+        synapses.d_w, synapses.d_mu, synapses.d_sigma, synapses.d_erev = map(address, made)
+    library.ltc_backward(call)
+    return [d_x, d_v, d_spans, *d_parameters, None, None]
 
 
 def _call(plan: LTCPlan, tensors: Sequence[Tensor | None], states: Tensor) -> LTCCall:

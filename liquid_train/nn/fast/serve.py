@@ -4,12 +4,14 @@ Shapes: T steps, B batch, C input channels, H hidden units, O outputs.
 """
 
 from contextlib import nullcontext
+from dataclasses import astuple
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from liquid_train.nn.cfc_cell import CfCCell
+from liquid_train.nn.fast import operators
 from liquid_train.nn.fast.calls import CfCPlan, LTCPlan, Tensors, cfc_call, ltc_call
 from liquid_train.nn.fast.cfc import run_cfc
 from liquid_train.nn.fast.ltc import run_ltc
@@ -37,7 +39,9 @@ def run_fast(cell: Cell, sequences: Sequences, h: Tensor) -> tuple[Tensor, Tenso
         outputs = outputs.to(dtype)
         # A copy, even of one: a view would keep the states of all steps alive, and share changes in place.
         ends = torch.cat([_at_end(part, start, sequences.lengths) for part, start in states], 1)
-    return outputs.transpose(0, 1).contiguous() if sequences.time_dim == 1 else outputs, ends
+    if sequences.time_dim == 1:
+        outputs = outputs.transpose(0, 1)
+    return outputs.contiguous(), ends
 
 
 def _run(
@@ -62,12 +66,20 @@ def _run(
 
 def _cfc_states(plan: CfCPlan, tensors: Tensors) -> Tensor:
     library = _kernels(tensors[1])
-    return run_cfc(plan, *tensors) if library is None else run_native_cfc(library, plan, *tensors)
+    if library is None:
+        return run_cfc(plan, *tensors)
+    if torch.compiler.is_compiling():
+        return operators.call("cfc", astuple(plan), tensors)
+    return run_native_cfc(library, plan, *tensors)
 
 
 def _ltc_states(plan: LTCPlan, tensors: Tensors) -> Tensor:
     library = _kernels(tensors[1])
-    return run_ltc(plan, *tensors) if library is None else run_native_ltc(library, plan, *tensors)
+    if library is None:
+        return run_ltc(plan, *tensors)
+    if torch.compiler.is_compiling():
+        return operators.call("ltc", astuple(plan), tensors)
+    return run_native_ltc(library, plan, *tensors)
 
 
 def _kernels(h: Tensor) -> Library | None:

@@ -1,7 +1,8 @@
 """The synapses of an LTC circuit as two layouts: a list of those present, or every pair of neurons.
 
-Shapes: N rows (a batch, or several steps of one), S sources, H targets, P synapses in the list. ``[N, 2H]``
-holds for each target the summed conductance, then the summed current at zero potential.
+Shapes: N rows (a batch, or several steps of one), S sources, H targets, P synapses in the list. Sums over
+sources are ``[2H, N]``: the conductance of each target, then its current at zero potential. Rows come last, so
+that whatever is done for a synapse or neuron is done for a whole vector.
 """
 
 from __future__ import annotations
@@ -16,101 +17,146 @@ from torch import Tensor
 class Synapses(Protocol):
     """Synapses from S sources to H targets. ``open`` is how far each is open, between 0 and 1."""
 
-    @property
-    def weights(self) -> Tensor:
-        """What the reduction multiplies ``open`` with: conductance, and conductance times reversal potential."""
+    def room(self, v: Tensor) -> Tensor:
+        """Return memory for ``open`` at potentials ``v`` ``[S, N]``."""
 
-    @property
-    def slope(self) -> Tensor:
-        """``sigma`` of each synapse."""
-
-    @property
-    def offset(self) -> Tensor:
-        """``sigma · mu``."""
-
-    def opened(self, v: Tensor) -> Tensor:
-        """Return ``open`` for potentials ``v`` ``[N, S]``."""
+    def opened(self, v: Tensor, out: Tensor) -> Tensor:
+        """Write ``open`` for potentials ``v`` ``[S, N]`` to ``out``."""
 
     def total(self, opened: Tensor) -> Tensor:
-        """Return the sums over sources, ``[N, 2H]``."""
+        """Return the sums over sources, ``[2H, N]``."""
 
-    def back(self, opened: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradients of ``open``'s argument and of the potentials ``[N, S]`` from ``d`` ``[N, 2H]``."""
+    def back(self, opened: Tensor, d: Tensor, out: Tensor) -> Tensor:
+        """Write the gradient of ``open``'s argument to ``out`` and return that of the potentials ``[S, N]``.
 
-    def parameters(
-        self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of weights, slope and offset; ``inner`` is the first result of ``back``."""
+        ``d`` ``[2H, N]`` is the gradient of the sums.
+        """
+
+    def add_gradients(self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor) -> None:
+        """Add to the gradients of the parameters; ``inner`` is what ``back`` wrote."""
+
+    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what was added for weights, slope and offset, in the shapes that ``of`` takes."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """Synapses that are present: ``open`` is ``[N, P]``, sums are one matrix product with ``[P, 2H]``."""
+    """Synapses that are present: ``open`` is ``[P, N]``, sums are one matrix product with ``[2H, P]``."""
 
     weights: Tensor
     slope: Tensor
     offset: Tensor
     sources: Tensor
     back_weights: Tensor
+    totals: tuple[Tensor, Tensor, Tensor]
 
     @staticmethod
     def of(weights: Tensor, slope: Tensor, offset: Tensor, sources: Tensor, count: int) -> Listed:
-        """Take weights ``[P, 2H]``, the others ``[P]``, for ``count`` sources."""
-        back_weights = slope.new_zeros(len(slope), count)
-        back_weights.scatter_(1, sources.unsqueeze(1), slope.detach().unsqueeze(1))
-        return Listed(weights, slope, offset, sources, back_weights)
+        """Take weights ``[P, 2H]``, conductances first, the others ``[P]``, for ``count`` sources."""
+        weights, slope, offset = weights.t().contiguous(), slope.unsqueeze(1), offset.unsqueeze(1)
+        back_weights = slope.new_zeros(count, len(slope))
+        back_weights.scatter_(0, sources.unsqueeze(0), slope.detach().t())
+        totals = torch.zeros_like(weights), torch.zeros_like(slope), torch.zeros_like(offset)
+        return Listed(weights, slope, offset, sources, back_weights, totals)
 
-    def opened(self, v: Tensor) -> Tensor:
+    def room(self, v: Tensor) -> Tensor:
         """See ``Synapses``."""
-        return v.index_select(1, self.sources).mul_(self.slope).sub_(self.offset).sigmoid_()
+        return v.new_empty(len(self.slope), v.shape[1])
+
+    def opened(self, v: Tensor, out: Tensor) -> Tensor:
+        """See ``Synapses``."""
+        torch.index_select(v, 0, self.sources, out=out)
+        return out.mul_(self.slope).sub_(self.offset).sigmoid_()
 
     def total(self, opened: Tensor) -> Tensor:
         """See ``Synapses``."""
-        return opened.mm(self.weights)
+        return self.weights.mm(opened)
 
-    def back(self, opened: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    def back(self, opened: Tensor, d: Tensor, out: Tensor) -> Tensor:
         """See ``Synapses``."""
-        inner = _logistic_back(d.mm(self.weights.t()), opened)
-        return inner, inner.mm(self.back_weights)
+        torch.mm(self.weights.t(), d, out=out)
+        return self.back_weights.mm(_logistic_back(out, opened))
 
-    def parameters(
-        self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def add_gradients(self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor) -> None:
         """See ``Synapses``."""
-        by_slope = (inner * v.index_select(1, self.sources)).sum(0)
-        return opened.t().mm(d), by_slope, -inner.sum(0)
+        weights, slope, offset = self.totals
+        weights.addmm_(d, opened.t())
+        slope.add_(v.index_select(0, self.sources).mul_(inner).sum(1, keepdim=True))
+        offset.sub_(inner.sum(1, keepdim=True))
+
+    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """See ``Synapses``."""
+        weights, slope, offset = self.totals
+        return weights.t(), slope.squeeze(1), offset.squeeze(1)
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Every pair of source and target: ``open`` is ``[N, S, H]``; weights, conductances first, ``[2, S, H]``."""
+    """Every pair of target and source: ``open`` is ``[H, S, N]``, sums are one product per target."""
 
     weights: Tensor
     slope: Tensor
     offset: Tensor
+    each: tuple[Tensor, ...]
+    back_weights: Tensor
+    through: Tensor
+    totals: tuple[Tensor, Tensor, Tensor]
 
-    def opened(self, v: Tensor) -> Tensor:
+    @staticmethod
+    def of(weights: Tensor, slope: Tensor, offset: Tensor) -> Paired:
+        """Take weights ``[2, S, H]``, conductances first, the others ``[S, H]``."""
+        weights, slope, offset = weights.permute(2, 0, 1), slope.t().unsqueeze(2), offset.t().unsqueeze(2)
+        each = tuple(part.contiguous() for part in weights.split(1, 1))
+        back_weights = weights.transpose(1, 2).contiguous()
+        through = slope.permute(1, 2, 0).contiguous()
+        totals = weights.new_zeros(weights.shape), slope.new_zeros(slope.shape), slope.new_zeros(slope.shape)
+        return Paired(weights, slope, offset, each, back_weights, through, totals)
+
+    def room(self, v: Tensor) -> Tensor:
         """See ``Synapses``."""
-        return torch.mul(v.unsqueeze(2), self.slope).sub_(self.offset).sigmoid_()
+        return v.new_empty(*self.slope.shape[:2], v.shape[1])
+
+    def opened(self, v: Tensor, out: Tensor) -> Tensor:
+        """See ``Synapses``."""
+        return torch.mul(self.slope, v, out=out).sub_(self.offset).sigmoid_()
 
     def total(self, opened: Tensor) -> Tensor:
-        """See ``Synapses``."""
-        return torch.cat([(opened * weight).sum(1) for weight in self.weights], 1)
+        """See ``Synapses``: two products with one row each are quicker than one with two."""
+        return torch.cat([weight.bmm(opened) for weight in self.each]).squeeze(1)
 
-    def back(self, opened: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    def back(self, opened: Tensor, d: Tensor, out: Tensor) -> Tensor:
         """See ``Synapses``."""
-        d_g, d_current = d.unsqueeze(1).chunk(2, 2)
-        inner = (self.weights[0] * d_g).addcmul_(self.weights[1], d_current)
-        inner = _logistic_back(inner, opened)
-        return inner, (inner * self.slope).sum(2)
+        torch.bmm(self.back_weights, _by_target(d), out=out)
+        return self.through.bmm(_logistic_back(out, opened).transpose(0, 1)).squeeze(1)
 
-    def parameters(
-        self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def add_gradients(self, v: Tensor, opened: Tensor, d: Tensor, inner: Tensor) -> None:
         """See ``Synapses``."""
-        weights = torch.stack([(opened * part).sum(0) for part in d.unsqueeze(1).chunk(2, 2)])
-        return weights, (inner * v.unsqueeze(2)).sum(0), -inner.sum(0)
+        weights, slope, offset = self.totals
+        weights.baddbmm_(_by_target(d), opened.transpose(1, 2))
+        slope.add_(v.unsqueeze(1).bmm(inner.permute(1, 2, 0)).permute(2, 0, 1))
+        offset.sub_(inner.sum(2, keepdim=True))
+
+    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """See ``Synapses``."""
+        weights, slope, offset = self.totals
+        return weights.permute(1, 2, 0), slope.squeeze(2).t(), offset.squeeze(2).t()
+
+
+def synapses_of(
+    sources: Tensor | None, weights: Tensor, slope: Tensor, offset: Tensor, count: int
+) -> Listed | Paired:
+    """Return listed synapses, or every pair without ``sources``; see ``Listed.of`` and ``Paired.of``."""
+    if sources is None:
+        return Paired.of(weights, slope, offset)
+    return Listed.of(weights, slope, offset, sources, count)
+
+
+def _by_target(sums: Tensor) -> Tensor:
+    """Return ``[2H, N]`` as ``[H, 2, N]``."""
+    return sums.view(2, -1, sums.shape[1]).transpose(0, 1)
 
 
 def _logistic_back(d: Tensor, value: Tensor) -> Tensor:
-    return d.mul_(torch.addcmul(value, value, value, value=-1))
+    """Turn the gradient of a logistic function into that of its argument, in place."""
+    d.mul_(value)
+    return d.addcmul_(d, value, value=-1)

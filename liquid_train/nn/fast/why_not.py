@@ -17,13 +17,16 @@ Cell = CfCCell | WiredCfCCell | LTCCell
 _DTYPES = (torch.float32, torch.float64)
 _PLAIN = (Tensor, nn.Parameter)
 
+# PyTorch before 2.7 does not tell exporting from compiling.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
 
 def why_not(
     cell: Cell, memory: MemoryCell | None, inputs: Tensor, spans: Tensor | float, state: tuple[Tensor, ...]
 ) -> str | None:
     """Return why the fast path cannot run this call, or None when it can."""
-    if torch.compiler.is_compiling():
-        return "the call is being compiled or exported"
+    if _is_exporting():
+        return "the call is being exported"
     if torch._C._get_tracing_state() is not None:
         return "the call is being traced"
     if inputs.numel() == 0:
@@ -48,7 +51,9 @@ def _of_modules(cell: Cell) -> str | None:
         if isinstance(module, nn.Dropout) and module.training and module.p > 0:
             return f"backbone_dropout={module.p} draws anew at each step"
         if isinstance(module, nn.Sequential) and type(module[1]).__name__ not in ACTIVATIONS:
-            return f"{_name(cell, module[1])} is a {type(module[1]).__name__}, which only the plain path knows"
+            return (
+                f"{_name(cell, module[1])} is a {type(module[1]).__name__}, which only the plain path knows"
+            )
     return None
 
 

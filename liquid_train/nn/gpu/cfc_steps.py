@@ -40,17 +40,17 @@ def run_steps(
     w_tau: Tensor | None,
     recurrent: Tensor,
     *maps: Tensor,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+) -> tuple[Tensor, list[Tensor]]:
     """See ``fast.cfc_steps``."""
     T, (B, H) = len(x), h.shape
     states = h.new_empty(T + 1, B, H)
     states[0] = h
-    arguments = [x.new_empty(T if keep else 1, B, len(part)) for part in (recurrent, *maps[::2])]
+    results = [x.new_empty(T if keep else 1, B, len(part)) for part in (recurrent, *maps[::2])]
+    inner, heads = results[0], results[-1]
     keeps_argument = activation is not None and activation.keeps_argument
-    values = [torch.empty_like(y) if keeps_argument else y for y in arguments[:-1]]
-    heads = arguments[-1]
-    # Without a backbone the kernel reads none of these.
-    inner, value, w, bias = (arguments[0], values[0], *maps) if maps else (heads, heads, recurrent, recurrent)
+    # Without a backbone the kernel reads neither of the last two.
+    value = torch.empty_like(inner[0]) if keeps_argument else inner
+    w, bias = maps if maps else (recurrent, recurrent)
     rows, chunk = _tile(B)
     with torch.cuda.device_of(x):
         cfc_kernels.forward[(triton.cdiv(B, rows),)](
@@ -69,7 +69,7 @@ def run_steps(
             CHUNK=chunk,
             num_warps=_WARPS,
         )
-    return states, arguments, values
+    return states, results
 
 
 def run_back(

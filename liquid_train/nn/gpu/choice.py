@@ -10,39 +10,49 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from liquid_train.nn.fast import cfc_steps
-from liquid_train.nn.fast.activations import ACTIVATIONS
-from liquid_train.nn.fast.calls import CfCPlan
-from liquid_train.nn.fast.cfc_function import CfCFunction, Loops
+from liquid_train.nn.fast import cfc_steps, ltc_steps
+from liquid_train.nn.fast.activations import Activation
+from liquid_train.nn.fast.cfc_function import CfCFunction, CfCLoops
 from liquid_train.nn.fast.check import Run, agree, numbers
-from liquid_train.nn.fast.ltc_function import LTCFunction
+from liquid_train.nn.fast.ltc_function import LTCFunction, LTCLoops
 
 log = logging.getLogger(__name__)
 
-Function = type[torch.autograd.Function]
 
+def cfc_loops(mode: str, activation: Activation | None, x: Tensor, maps: int, spans: bool) -> CfCLoops:
+    """Return the kernels if they run a CfC's call, else the loops in tensor operations.
 
-def cfc_loops(plan: CfCPlan, x: Tensor, spans: bool) -> Loops | None:
-    """Return the kernels if they run a CfC's call with input ``x``, or None.
+    The first call of a kind compiles the kernels and compares them; where that fails, one warning says why.
 
-    The first call of a kind compiles them and compares them with the loops in tensor operations; where that
-    fails, they are not used, and one warning says why.
+    Args:
+        mode: Of the cell.
+        activation: Of the backbone; None without one.
+        x: What the inputs add to the first map.
+        maps: Number of further maps.
+        spans: Whether each sample has spans of its own.
     """
-    if not _could_run(x) or plan.layers > 1:
-        return None
-    right = _cfc_is_right(plan.mode, plan.layers, plan.activation, spans, x.device)
-    return _triton_cfc() if right else None
+    # The kernels have one backbone layer at most.
+    if maps <= 1 and _could_run(x) and _cfc_is_right(mode, activation, spans, x.device):
+        return _cfc_kernels()
+    return cfc_steps
 
 
-def ltc_function(x: Tensor, unfolds: int, spans: bool) -> Function | None:
-    """Return the kernels if they run an LTC's call with input ``x``, or None; see ``cfc_loops``."""
-    if not _could_run(x) or not _ltc_is_right(unfolds, spans, x.device):
-        return None
-    return _triton_ltc()
+def ltc_loops(unfolds: int, x: Tensor, pairs: bool, spans: bool) -> LTCLoops:
+    """Return the kernels if they run an LTC's call, else the loops in tensor operations; see ``cfc_loops``.
+
+    Args:
+        unfolds: Solver parts of a step.
+        x: What does not depend on the state.
+        pairs: Whether every pair of neurons counts as a synapse.
+        spans: Whether each sample has spans of its own.
+    """
+    if pairs and _could_run(x) and _ltc_is_right(unfolds, spans, x.device):
+        return _ltc_kernels()
+    return ltc_steps
 
 
 def _could_run(x: Tensor) -> bool:
-    """Triton's interpreter, which the tests use, takes tensors on a CPU."""
+    # Triton's interpreter, which the tests use, takes tensors on a CPU.
     place = x.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
     switched_off = os.environ.get("LIQUID_TRAIN_NATIVE") == "0"
     return place and x.dtype == torch.float32 and not switched_off and _has_triton()
@@ -53,36 +63,36 @@ def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def _triton_cfc() -> Loops:
+def _cfc_kernels() -> CfCLoops:
     from liquid_train.nn.gpu import cfc_steps as kernels
 
     return kernels
 
 
-def _triton_ltc() -> Function:
-    from liquid_train.nn.gpu.ltc_function import TritonLTC
+def _ltc_kernels() -> LTCLoops:
+    from liquid_train.nn.gpu import ltc_steps as kernels
 
-    return TritonLTC
+    return kernels
 
 
 @functools.cache
-def _cfc_is_right(mode: str, layers: int, activation: str, spans: bool, device: torch.device) -> bool:
+def _cfc_is_right(mode: str, activation: Activation | None, spans: bool, device: torch.device) -> bool:
     T, B, H, K = 3, 5, 20, 24
     pure = mode == "pure"
     heads = H if pure else (4 if spans else 3) * H
     fixed = functools.partial(numbers, device=device)
     span = fixed(T, B, 1).abs() if spans else None
     closed = (fixed(1, H), fixed(1, H)) if pure else (None, None)
-    maps = (fixed(heads, K), fixed(heads)) if layers else ()
-    width = K if layers else heads
+    maps = () if activation is None else (fixed(heads, K), fixed(heads))
+    width = heads if activation is None else K
     tensors = fixed(T, B, width), fixed(B, H), span, *closed, fixed(width, H), *maps
-    constants = mode, ACTIVATIONS[activation] if layers else None, 0.7
 
-    def run(loops: Callable[[], Loops], *given: Any) -> Tensor:
-        return cast(Tensor, CfCFunction.apply(loops(), *constants, *given))  # type: ignore[no-untyped-call]
+    def run(loops: Callable[[], CfCLoops], *given: Any) -> Tensor:
+        states = CfCFunction.apply(loops(), mode, activation, 0.7, *given)  # type: ignore[no-untyped-call]
+        return cast(Tensor, states)
 
-    plain = functools.partial(run, lambda: cfc_steps)
-    return _right(f"of a {mode} CfC", functools.partial(run, _triton_cfc), plain, tensors)
+    kernels, plain = (functools.partial(run, loops) for loops in (_cfc_kernels, lambda: cfc_steps))
+    return _right(f"of a {mode} CfC", kernels, plain, tensors)
 
 
 @functools.cache
@@ -94,12 +104,11 @@ def _ltc_is_right(unfolds: int, spans: bool, device: torch.device) -> bool:
     weights = torch.stack([fixed(H, H).abs(), fixed(H, H)])
     tensors = base, fixed(B, H), span, fixed(H).abs(), weights, fixed(H, H), fixed(H, H)
 
-    def kernels(*given: Any) -> Tensor:
-        return cast(Tensor, _triton_ltc().apply(unfolds, *given))
+    def run(loops: Callable[[], LTCLoops], *given: Any) -> Tensor:
+        states = LTCFunction.apply(loops(), unfolds, None, *given)  # type: ignore[no-untyped-call]
+        return cast(Tensor, states)
 
-    def plain(*given: Any) -> Tensor:
-        return cast(Tensor, LTCFunction.apply(unfolds, None, *given))  # type: ignore[no-untyped-call]
-
+    kernels, plain = (functools.partial(run, loops) for loops in (_ltc_kernels, lambda: ltc_steps))
     return _right("of an LTC", kernels, plain, tensors)
 
 
@@ -110,10 +119,7 @@ def _right(name: str, kernels: Run, plain: Run, tensors: Sequence[Tensor | None]
             return True
         reason = "they give other numbers than PyTorch"
     except Exception as error:  # Triton raises errors of many kinds, and training must go on
-        reason = _one_line(error)
+        lines = str(error).strip().splitlines() or [""]
+        reason = f"{type(error).__name__}: {lines[0]}"
     log.warning("CfC and LTC run without the Triton kernels %s, more slowly: %s", name, reason)
     return False
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"

@@ -86,8 +86,18 @@ def native() -> Library | None:
     Why there are none is logged once. ``LIQUID_TRAIN_NATIVE=0`` in the environment switches them off.
     """
     if not _once.asked:
-        _once.find()
+        _find()
     return _once.library
+
+
+def _find() -> bool:
+    _once.find()
+    return True
+
+
+# A compiler's tracer is to call it, not to look into it: what torch.compiler.assume_constant_result
+# does, without the import of the whole compiler.
+_find._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from liquid_train.nn.gpu import cfc_steps, ltc_function
+from liquid_train.nn.gpu import cfc_steps, ltc_steps
 from liquid_train.nn.gpu.kernels import cfc, ltc
 
 warnings.simplefilter("ignore")
@@ -37,4 +37,4 @@ for batch_size in (64, 1024):
     compile_for(target, cfc.forward, cfc_steps._WARPS, **tile, **heads)
     compile_for(target, cfc.backward, cfc_steps._WARPS, **tile)
 for kernel in (ltc.forward, ltc.backward):
-    compile_for(target, kernel, 4, UNFOLDS=6, SPANS=True, **ltc_function._TILE)
+    compile_for(target, kernel, 4, UNFOLDS=6, SPANS=True, **ltc_steps._TILE)

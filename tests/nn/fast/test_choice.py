@@ -11,6 +11,7 @@ import pytest
 import torch
 from ncps.wirings import AutoNCP
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from liquid_train.nn import LTC, CfC
 from liquid_train.nn.layer import run_fast
@@ -95,24 +96,47 @@ def test_where_it_cannot_serve_true_says_why_and_auto_does_without(reason, calls
     assert not calls
 
 
-def test_compiled_surroundings_take_the_plain_loop(build, calls):
-    layer, given = build(), x()
-    expected = layer(given)[0]
-    calls.clear()
-    model = torch.compile(lambda x: layer(x)[0].mul(2), backend="eager", fullgraph=True)
-    torch.testing.assert_close(model(given), expected.mul(2))
-    assert not calls
-    layer.fast = True
-    with pytest.raises(Exception, match="being compiled"):
-        torch.compile(lambda x: layer(x)[0], backend="eager", fullgraph=True)(given)
-
-
-def test_export(build, kernels):
-    layer, given = build().eval(), x()
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_program_needs_nothing_of_ours(strict, build, kernels, calls):
+    layer, given = build().eval(), x()[:, :2]
     with torch.no_grad():
         expected = layer(given)[0]
-        program = torch.export.export(layer, (given,))
+        calls.clear()
+        program = torch.export.export(layer, (given,), strict=strict)
+        assert not calls
+        assert "liquid_train" not in str([node.target for node in program.graph.nodes])
         torch.testing.assert_close(program.module()(given)[0], expected)
+        layer.fast = True
+        with pytest.raises(Exception, match="being exported"):
+            torch.export.export(layer, (given,), strict=strict)
+
+
+def test_checkpoints_of_activations(build, backend):
+    layer, given = build(), x().requires_grad_()
+    found = []
+    for reentrant in (None, True, False):
+        layer.zero_grad()
+        given.grad = None
+        if reentrant is None:
+            output = layer(given)[0]
+        else:
+            output = checkpoint(lambda given: layer(given)[0], given, use_reentrant=reentrant)
+        output.square().sum().backward()
+        found.append([given.grad, *(p.grad for p in layer.parameters() if p.grad is not None)])
+    for same in zip(*found, strict=True):
+        assert torch.equal(same[0], same[1])
+        assert torch.equal(same[0], same[2])
+
+
+def test_a_functional_call(build, backend):
+    layer, given = build(fast=True), x()
+    others = {name: (p.detach() * 1.1).requires_grad_() for name, p in layer.named_parameters()}
+    output = torch.func.functional_call(layer, others, (given,))[0]
+    gradients = torch.autograd.grad(output.square().sum(), others.values(), allow_unused=True)
+    layer.load_state_dict({**layer.state_dict(), **others})
+    layer(given)[0].square().sum().backward()
+    for mine, parameter in zip(gradients, layer.parameters(), strict=True):
+        assert mine is None if parameter.grad is None else torch.equal(mine, parameter.grad)
 
 
 @pytest.mark.filterwarnings("ignore")  # PyTorch's own, of the tracer
@@ -131,6 +155,14 @@ def test_an_empty_batch(build, backend):
     assert state.shape == (0, layer.state_size)
     output.sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in layer.parameters())
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_outputs_are_contiguous(build, batch_first, backend):
+    """As those of the plain loop are, whatever the order in which they were computed."""
+    layer = build()
+    layer.batch_first = batch_first
+    assert layer(x())[0].is_contiguous()
 
 
 def test_inference_mode(build, backend):

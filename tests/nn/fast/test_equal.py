@@ -59,6 +59,25 @@ def test_cfc(mode, units, spans, size, backend, assert_equal_paths):
     assert_equal_paths(layer, inputs(layer, *size, spans))
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (33, 4)], ids=str)
+@pytest.mark.parametrize("spans", SPANS)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "options", [{}, {"activation": "gelu", "backbone_layers": 2}, {"wired": True}], ids=str
+)
+def test_cfc_without_autograd(options, mode, spans, size, backend):
+    """Nothing is kept then: one step's memory serves all."""
+    wired = options.get("wired")
+    layer = CfC(3, AutoNCP(30, 7), mode=mode) if wired else CfC(3, 16, mode=mode, **options)
+    given = inputs(layer, *size, spans).values()
+    results = []
+    for fast in (True, False):
+        layer.fast = fast
+        with torch.no_grad():
+            results.append(layer(*given))
+    torch.testing.assert_close(*results, rtol=0, atol=5e-6)
+
+
 @pytest.mark.parametrize("layers", [0, 1, 3])
 @pytest.mark.parametrize("activation", ["lecun_tanh", "silu", "relu", "tanh", "gelu"])
 @pytest.mark.parametrize("mode", MODES)

@@ -28,10 +28,10 @@ def forget():
 @pytest.fixture
 def ran(device, monkeypatch):
     """The names of the kernels that ran."""
-    from liquid_train.nn.gpu import cfc_steps, ltc_function
+    from liquid_train.nn.gpu import cfc_steps, ltc_steps
 
     names = []
-    for kind, module in (("cfc", cfc_steps.cfc_kernels), ("ltc", ltc_function.ltc_kernels)):
+    for kind, module in (("cfc", cfc_steps.cfc_kernels), ("ltc", ltc_steps.ltc_kernels)):
         for direction in ("forward", "backward"):
             kernel = Named(f"{kind} {direction}", getattr(module, direction), names)
             monkeypatch.setattr(module, direction, kernel)

@@ -77,8 +77,8 @@ def forward(
     """Fill states, heads and what the backbone gives.
 
     ``x`` ``[T, B, F]``, ``states`` ``[T + 1, B, H]``, ``recurrent`` ``[F, H]``, ``arguments`` and ``values``
-    ``[T, B, K]``, ``heads`` ``[T, B, N · H]``, or of one step if they are not to be kept, ``w`` ``[N · H, K]``,
-    ``bias`` ``[N · H]``, ``spans`` ``[T, B]``, ``a`` and ``w_tau`` ``[H]``.
+    ``[T, B, K]``, ``heads`` ``[T, B, N · H]``, ``w`` ``[N · H, K]``, ``bias`` ``[N · H]``, ``spans`` ``[T, B]``, ``a``
+    and ``w_tau`` ``[H]``. Heads, and either arguments or values, are of one step if they are not to be kept.
     """
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_ok = rows < B
@@ -160,7 +160,8 @@ def forward(
         if KEEP:
             heads += B * N * H
             arguments += B * K
-            values += B * K
+            if not KEEPS_ARGUMENT:
+                values += B * K
 
 
 @triton.jit
