@@ -70,7 +70,7 @@ class Replayable(torch.autograd.Function):
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
         """Choose where the gradients go."""
         if not is_asked_for(grads):
-            return None, None, grads, *(None for _ in ctx.saved_tensors)
+            return None, None, grads, *(None for _ in ctx.needs_input_grad[3:])
         found = replayed(ctx.run, ctx.plan, ctx.saved_tensors, ctx.needs_input_grad[3:], grads)
         return None, None, None, *found
 
