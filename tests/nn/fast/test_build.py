@@ -163,10 +163,30 @@ def test_a_cache_that_others_may_write_is_refused(monkeypatch, tmp_path, caplog)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads under /proc")
+def in_a_process(code):
+    subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True, timeout=120)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch has other threads there")
+def test_the_threads_are_those_of_pytorch(monkeypatch):
+    binary("c++")
+    monkeypatch.delenv("LIQUID_TRAIN_CACHE")
+    in_a_process("""
+    import os, torch
+    from liquid_train.nn import LTC, CfC
+    torch.set_num_threads(2)
+    torch.ones(10**6)
+    before = os.listdir("/proc/self/task")
+    for kind in (CfC, LTC):
+        kind(3, 8)(torch.randn(64, 5, 3))[0].sum().backward()
+    assert os.listdir("/proc/self/task") == before
+    """)
+
+
 def test_a_forked_child_has_threads_of_its_own(monkeypatch):
     binary("c++")
     monkeypatch.delenv("LIQUID_TRAIN_CACHE")
-    code = """
+    in_a_process("""
     import os, torch
     from liquid_train.nn import CfC
     torch.set_num_threads(2)
@@ -181,8 +201,7 @@ def test_a_forked_child_has_threads_of_its_own(monkeypatch):
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         assert torch.equal(layer(x)[0], before)
-    """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True, timeout=120)
+    """)
 
 
 @pytest.mark.slow
