@@ -6,7 +6,8 @@ Source: Hasani et al. 2022, "Closed-form continuous-time neural networks", doi 1
 from ncps.wirings import Wiring
 
 from liquid_train.nn._checks import check_at_least, check_choice
-from liquid_train.nn.cfc_cell import ACTIVATIONS, CfCCell
+from liquid_train.nn.activations import ACTIVATIONS
+from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.layer import Fast, LiquidLayer
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
 

@@ -14,27 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from liquid_train.nn._checks import check_at_least, check_channels, check_choice, time_column
+from liquid_train.nn.activations import ACTIVATIONS
 from liquid_train.nn.native.cells import cfc_step
 from liquid_train.nn.native.step import quick_step
 
 MODES = ("default", "pure", "no_gate")
-
-
-class LeCunTanh(nn.Module):
-    """``1.7159 · tanh(0.666 · x)``: unit gain for inputs of unit variance (LeCun et al. 1998)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the activation elementwise."""
-        return 1.7159 * torch.tanh(0.666 * x)
-
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "lecun_tanh": LeCunTanh,
-    "silu": nn.SiLU,
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-}
 
 
 class CfCCell(nn.Module):

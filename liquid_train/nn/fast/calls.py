@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from liquid_train.nn.activations import common_activation
 from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.ltc_cell import LTCCell, affine
 
@@ -59,7 +60,8 @@ def cfc_call(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> tupl
     """Return constants and tensors for input ``x``, state ``h`` and spans, ``[T, B, 1]`` or one number."""
     times, span = (spans, 1.0) if isinstance(spans, Tensor) else (None, spans)
     linears = [module for module in cell.backbone or () if isinstance(module, nn.Linear)]
-    activation = "ReLU" if cell.backbone is None else type(cell.backbone[1]).__name__
+    activation = "ReLU" if cell.backbone is None else common_activation(cell.backbone)
+    assert activation is not None
     plan = CfCPlan(cell.mode, len(linears), activation, span)
     pure = cell.mode == "pure"
     linears += [cell.ff1] if pure else [cell.ff1, cell.ff2, cell.time_a, cell.time_b]

@@ -3,7 +3,8 @@
 They are compared with tensor operations on some small numbers: states and every gradient.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -13,16 +14,25 @@ Run = Callable[..., Tensor]
 _TOLERANCE = 1e-4
 
 
-def numbers(*shape: int, device: torch.device | None = None) -> Tensor:
+_CPU = torch.device("cpu")
+
+
+@contextmanager
+def undisturbed(device: torch.device = _CPU) -> Iterator[None]:
+    """Leave the modes of whoever makes the first call."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def numbers(*shape: int, device: torch.device = _CPU) -> Tensor:
     """Return numbers between -0.5 and 0.5, without drawing from a random stream."""
     count = torch.Size(shape).numel()
-    return 0.5 * torch.arange(1, count + 1, device=device).sin().view(shape)
+    return 0.5 * torch.arange(1, count + 1, dtype=torch.float32, device=device).sin().view(shape)
 
 
 def agree(kernels: Run, plain: Run, tensors: Sequence[Tensor | None]) -> bool:
     """Return whether two functions of tensors have the same values and gradients."""
-    with torch.inference_mode(False), torch.enable_grad():
-        found, expected = (_results(run, tensors) for run in (kernels, plain))
+    found, expected = (_results(run, tensors) for run in (kernels, plain))
     return all(
         torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE)
         for one, other in zip(found, expected, strict=True)

@@ -79,9 +79,7 @@ def empty_states(tensors: Sequence[Tensor | None]) -> Tensor:
     x, h = tensors[:2]
     assert x is not None
     assert h is not None
-    T, B, H = *x.shape[:2], h.shape[1]
-    # Not a transposed view: autograd forbids to change a view in place that a Function returns.
-    return h.new_empty_strided((T, B, H), (B * H, H, 1) if x.stride(0) > x.stride(1) else (H, T * H, 1))
+    return _empty_rows(x, h.shape[1])
 
 
 def empty_kept(plan: CfCPlan, tensors: Sequence[Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,7 +125,7 @@ def backward_cfc(
     call.states, call.values, call.u = map(address, kept)
     assert x is not None
     assert h is not None
-    d_x = torch.empty_like(x) if needed[0] else None
+    d_x = _empty_rows(x, x.shape[2]) if needed[0] else None
     d_initial = torch.empty_like(h)
     d_spans = torch.empty_like(spans) if spans is not None and needed[2] else None
     closed = h.new_zeros(call.threads, 2, h.shape[1])
@@ -139,6 +137,13 @@ def backward_cfc(
     library.cfc_backward(call)
     d_a, d_w_tau = closed.sum(0).unsqueeze(1) if plan.mode == "pure" else (None, None)
     return [d_x, d_initial, d_spans, None, None, d_a, d_w_tau, *d_maps]
+
+
+def _empty_rows(x: Tensor, width: int) -> Tensor:
+    """Return room for ``[T, B, width]`` with contiguous rows, in the order of ``x``."""
+    T, B, N = *x.shape[:2], width
+    # Not a transposed view: autograd forbids to change a view in place that a Function returns.
+    return x.new_empty_strided((T, B, N), (B * N, N, 1) if x.stride(0) > x.stride(1) else (N, T * N, 1))
 
 
 def _in_rows(tensor: Tensor) -> Tensor:

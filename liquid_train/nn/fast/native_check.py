@@ -5,7 +5,7 @@ from functools import partial
 from torch import Tensor
 
 from liquid_train.nn.fast.calls import CfCPlan, LTCPlan
-from liquid_train.nn.fast.check import agree, numbers
+from liquid_train.nn.fast.check import agree, numbers, undisturbed
 from liquid_train.nn.fast.native_cfc import run_native_cfc
 from liquid_train.nn.fast.native_ltc import run_native_ltc
 from liquid_train.nn.fast.replay import plain_cfc, plain_ltc
@@ -13,16 +13,25 @@ from liquid_train.nn.native.library import Library
 
 
 def are_right(library: Library) -> bool:
-    """Return whether a CfC and an LTC have the plain loop's states and gradients."""
-    return _cfc(library) and _ltc(library)
+    """Return whether CfCs of each mode and an LTC have the plain loop's states and gradients."""
+    with undisturbed():
+        return (
+            _cfc(library, CfCPlan("default", 1, "LeCunTanh", 1.0), spans=True)
+            and _cfc(library, CfCPlan("no_gate", 2, "GELU", 0.7), spans=False)
+            and _cfc(library, CfCPlan("pure", 0, "ReLU", 0.7), spans=False)
+            and _ltc(library)
+        )
 
 
-def _cfc(library: Library) -> bool:
+def _cfc(library: Library, plan: CfCPlan, spans: bool) -> bool:
     T, B, C, H, K = 3, 5, 2, 20, 24
-    plan = CfCPlan("default", 1, "LeCunTanh", 1.0)
-    heads = [part for _ in range(4) for part in (numbers(H, K), numbers(H))]
-    maps = numbers(K, C + H), numbers(K), *heads
-    tensors = numbers(T, B, C), numbers(B, H), numbers(T, B, 1).abs(), None, None, None, None, *maps
+    pure = plan.mode == "pure"
+    inputs = [C + H, *[K] * plan.layers]
+    sizes = [*((K, width) for width in inputs[:-1]), *[(H, inputs[-1])] * (1 if pure else 4)]
+    maps = [part for size in sizes for part in (numbers(*size), numbers(size[0]))]
+    closed = (numbers(1, H), numbers(1, H)) if pure else (None, None)
+    times = numbers(T, B, 1).abs() if spans else None
+    tensors = numbers(T, B, C), numbers(B, H), times, None, None, *closed, *maps
     return agree(partial(run_native_cfc, library, plan), partial(plain_cfc, plan), tensors)
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from liquid_train.nn.cfc_cell import ACTIVATIONS
+from liquid_train.nn.activations import ACTIVATIONS
 from liquid_train.nn.fast.calls import CfCPlan, LTCPlan
 from liquid_train.nn.ltc_cell import solve
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from liquid_train.nn.activations import common_activation
 from liquid_train.nn.cfc_cell import CfCCell
-from liquid_train.nn.fast.activations import ACTIVATIONS
 from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.memory_cell import MemoryCell
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
@@ -48,12 +48,12 @@ def _of_modules(cell: Cell) -> str | None:
             return f"{_name(cell, module)} has hooks, which only the plain path calls"
         if isinstance(module, nn.Linear) and type(module) is not nn.Linear:
             return f"{_name(cell, module)} is a {type(module).__name__}, not a plain Linear"
+        if isinstance(module, nn.Linear) and module._parameters["bias"] is None:
+            return f"{_name(cell, module)} has no bias"
         if isinstance(module, nn.Dropout) and module.training and module.p > 0:
             return f"backbone_dropout={module.p} draws anew at each step"
-        if isinstance(module, nn.Sequential) and type(module[1]).__name__ not in ACTIVATIONS:
-            return (
-                f"{_name(cell, module[1])} is a {type(module[1]).__name__}, which only the plain path knows"
-            )
+        if isinstance(module, nn.Sequential) and common_activation(module) is None:
+            return f"{_name(cell, module)} has activations that only the plain path knows"
     return None
 
 
@@ -83,6 +83,10 @@ def _of_tensors(cell: Cell, inputs: Tensor, spans: Tensor | float, state: tuple[
             return f"{name} has dtype {tensor.dtype} but the first parameter has {first.dtype}"
         if tensor.device != first.device:
             return f"{name} is on {tensor.device} but the first parameter is on {first.device}"
+    kept = (inputs, *(tensor for _, tensor in tensors)) if torch.is_grad_enabled() else ()
+    # Compilers do not know the question.
+    if not torch.compiler.is_compiling() and any(tensor.is_inference() for tensor in kept):
+        return "a tensor was made in inference mode, where autograd cannot keep it"
     if inputs.dtype != first.dtype and not torch.is_autocast_enabled(first.device.type):
         return f"input has dtype {inputs.dtype} but the parameters have {first.dtype}"
     return None

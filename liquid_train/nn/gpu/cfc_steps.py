@@ -55,7 +55,7 @@ def run_steps(
     with torch.cuda.device_of(x):
         cfc_kernels.forward[(triton.cdiv(B, rows),)](
             *(x.contiguous(), states, recurrent.contiguous(), inner, value, heads, w.contiguous(), bias),
-            *(states if part is None else part for part in (spans, a, w_tau)),
+            *(states if part is None else part.contiguous() for part in (spans, a, w_tau)),
             *(span, T, B, H, inner.shape[2]),
             MODE=_MODES[mode],
             N=heads.shape[2] // H,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from liquid_train.nn.activations import common_activation
 from liquid_train.nn.native.library import Library
 from liquid_train.nn.native.step import Place, Step
 from liquid_train.nn.native.structures import (
@@ -32,7 +33,7 @@ def cfc_step(cell: "CfCCell", library: Library) -> Step:
     backbone = [module for module in cell.backbone or () if isinstance(module, nn.Linear)]
     pure = cell.mode == "pure"
     heads = [cell.ff1] if pure else [cell.ff1, cell.ff2, cell.time_a, cell.time_b]
-    activation = "ReLU" if cell.backbone is None else type(cell.backbone[1]).__name__
+    activation = "ReLU" if cell.backbone is None else common_activation(cell.backbone)
     places: list[Place] = [(m._parameters, name) for m in (*backbone, *heads) for name in ("weight", "bias")]
     places += [(cell._parameters, name) for name in (("A", "w_tau") if pure else ())]
     masked = cell.sparsity_mask is not None
@@ -43,7 +44,7 @@ def cfc_step(cell: "CfCCell", library: Library) -> Step:
         first, second = addresses(tensors[:split]), addresses(tensors[split : split + 2 * len(heads)])
         rest = tensors[split + 2 * len(heads) :]
         mask = rest[-1] if masked else None
-        number, gain, scale = ACTIVATIONS[activation]
+        number, gain, scale = ACTIVATIONS[activation or "ReLU"]
         call = CfCCall(
             C=cell.input_size,
             H=cell.hidden_size,
@@ -64,7 +65,7 @@ def cfc_step(cell: "CfCCell", library: Library) -> Step:
 
     step = Step(cell, places, ("strict_wiring",), fill, library.cfc_step)
     drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in cell.modules())
-    step.served = step.served and activation in ACTIVATIONS and not drops
+    step.served = step.served and activation is not None and not drops
     return step
 
 

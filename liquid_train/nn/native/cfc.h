@@ -1,4 +1,4 @@
-// A CfC cell over whole sequences. Names and shapes are those of cfc.py, which fills the structure.
+// A CfC cell over whole sequences. Names and shapes are those of native_cfc.py, which fills the structure.
 //
 // Shapes: T steps, B batch, C input channels, H hidden units, L backbone layers of width K, N heads.
 

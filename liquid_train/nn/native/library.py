@@ -49,7 +49,7 @@ class _Once:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.asked = False
+        self.asked = self.forbidden = False
         self.library: Library | None = None
         self.reason = ""
 
@@ -58,7 +58,7 @@ class _Once:
             if self.asked:
                 return
             try:
-                if os.environ.get("LIQUID_TRAIN_NATIVE") == "0":
+                if not kernels_allowed():
                     self.reason = "LIQUID_TRAIN_NATIVE=0"
                 else:
                     self.library = _checked(Library(built_library()))
@@ -72,7 +72,11 @@ def _checked(library: Library) -> Library:
     # It runs the library through what is built on it.
     from liquid_train.nn.fast.native_check import are_right
 
-    if not are_right(library):
+    try:
+        right = are_right(library)
+    except Exception as error:  # training must go on
+        raise BuildError(f"they could not be checked: {type(error).__name__}: {error}") from error
+    if not right:
         raise BuildError("built by this compiler they give other numbers than PyTorch")
     return library
 
@@ -100,12 +104,17 @@ def _find() -> bool:
 _find._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def kernels_allowed() -> bool:
+    """Return whether kernels may run here, if there are any."""
+    return os.environ.get("LIQUID_TRAIN_NATIVE") != "0" and not _once.forbidden
+
+
 @contextmanager
 def without_kernels() -> Iterator[None]:
     """Run as on a machine that cannot build them, to compare."""
     global _once
     kept, _once = _once, _Once()
-    _once.asked = True
+    _once.asked = _once.forbidden = True
     try:
         yield
     finally:

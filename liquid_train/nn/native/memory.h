@@ -25,6 +25,7 @@ class Spare {
       if (blocks[i].size == size) {
         void* data = blocks[i].data;
         blocks.erase(blocks.begin() + i);
+        total -= size;
         return data;
       }
     void* data = std::aligned_alloc(64, size);
@@ -32,17 +33,20 @@ class Spare {
     return data;
   }
 
-  // The oldest goes when there are many: layers of other sizes would pile up.
+  // The oldest goes where it gets too much: layers of other sizes would pile up.
   void give(void* data, size_t size) {
-    if (blocks.size() == 64) {
+    for (total += size; total > MOST && !blocks.empty(); blocks.erase(blocks.begin())) {
       std::free(blocks.front().data);
-      blocks.erase(blocks.begin());
+      total -= blocks.front().size;
     }
     blocks.push_back({data, size});
   }
 
  private:
+  static constexpr size_t MOST = 32 << 20;  // bytes, and one block of any size
+
   std::vector<Block> blocks;
+  size_t total = 0;
 };
 
 template <class T>

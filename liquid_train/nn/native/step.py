@@ -60,7 +60,7 @@ class Step:
             return None
         try:
             key: list[object] = [place[name].data_ptr() for place, name in self.places]
-        except KeyError:
+        except (KeyError, AttributeError):  # there is none, or None
             return None
         key += [getattr(cell, name) for name in self.settings]
         if key != self.key and not self._take(cell, key):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from liquid_train.nn.activations import common_activation
 from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
@@ -127,9 +128,11 @@ def frozen(tensor: Tensor) -> Array:
 
 def _cfc(cell: CfCCell) -> CfCWeights:
     linears = [module for module in cell.backbone or () if isinstance(module, nn.Linear)]
-    name = "Tanh" if cell.backbone is None else type(cell.backbone[1]).__name__
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"the backbone's activation {name} cannot be streamed: use one that CfC names")
+    name = "Tanh" if cell.backbone is None else common_activation(cell.backbone)
+    if name is None:
+        raise ValueError(
+            "the backbone's activations cannot be streamed: use one that CfC names, after every layer"
+        )
     gain, scale = _TANH.get(name, (1.0, 1.0))
     maps, factor = [], 1.0
     for linear in linears:

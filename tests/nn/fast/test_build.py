@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,45 @@ def test_kernels_that_give_other_numbers_are_not_used(monkeypatch, caplog):
     ]
 
 
+@contextmanager
+def default_device():
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+
+
+@contextmanager
+def default_dtype():
+    torch.set_default_dtype(torch.bfloat16)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu"), default_device, default_dtype],
+    ids=["inference mode", "no grad", "autocast", "default device", "default dtype"],
+)
+def test_the_first_call_may_be_in_any_mode(mode, monkeypatch, caplog):
+    binary("c++")
+    monkeypatch.delenv("LIQUID_TRAIN_CACHE")
+    with mode():
+        assert library.native() is not None
+    assert not caplog.records
+
+
+def test_a_check_that_fails_is_one_line(monkeypatch, caplog):
+    binary("c++")
+    monkeypatch.delenv("LIQUID_TRAIN_CACHE")
+
+    def fail(_):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr("liquid_train.nn.fast.native_check.are_right", fail)
+    assert library.native() is None
+    assert caplog.messages[0].endswith("they could not be checked: RuntimeError: no memory")
+
+
 def test_switched_off_by_the_environment_nothing_is_built_or_said(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("LIQUID_TRAIN_NATIVE", "0")
     assert library.native() is None
@@ -162,7 +202,6 @@ def test_a_cache_that_others_may_write_is_refused(monkeypatch, tmp_path, caplog)
     assert "can be written by others" in caplog.text
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads under /proc")
 def in_a_process(code):
     subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True, timeout=120)
 
@@ -183,6 +222,7 @@ def test_the_threads_are_those_of_pytorch(monkeypatch):
     """)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads under /proc")
 def test_a_forked_child_has_threads_of_its_own(monkeypatch):
     binary("c++")
     monkeypatch.delenv("LIQUID_TRAIN_CACHE")

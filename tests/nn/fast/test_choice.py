@@ -68,9 +68,15 @@ def mine():
     return layer
 
 
-def bent():
+def bent(index, activation):
+    layer = CfC(3, 6, backbone_layers=2, activation="gelu")
+    layer.rnn_cell.backbone[index] = activation
+    return layer
+
+
+def unbiased():
     layer = CfC(3, 6)
-    layer.rnn_cell.backbone[1] = nn.Softplus()
+    layer.rnn_cell.ff1.bias = None
     return layer
 
 
@@ -78,7 +84,10 @@ REFUSED = {
     "mixed_memory=True": (lambda: CfC(3, 6, mixed_memory=True), torch.float32),
     "ff1 has hooks": (hooked, torch.float32),
     "ff1 is a Mine": (mine, torch.float32),
-    "backbone.1 is a Softplus": (bent, torch.float32),
+    "ff1 has no bias": (unbiased, torch.float32),
+    "backbone has activations that": (lambda: bent(1, nn.Softplus()), torch.float32),
+    "backbone has activations": (lambda: bent(3, nn.Softplus()), torch.float32),
+    "backbone has activations that only": (lambda: bent(3, nn.GELU("tanh")), torch.float32),
     "backbone_dropout=0.5": (lambda: CfC(3, 6, backbone_dropout=0.5), torch.float32),
     "dtype torch.bfloat16": (lambda: CfC(3, 6).bfloat16(), torch.bfloat16),
 }
@@ -252,3 +261,24 @@ def test_data_parallel(tmp_path, kernels):
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
     assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr
+
+
+@pytest.mark.parametrize("build", [LAYERS["CfC"], LAYERS["WiredCfC"]])
+def test_an_input_of_inference_mode_takes_the_plain_loop_in_training(build):
+    layer = build()
+    with torch.inference_mode():
+        given = x()
+    layer(given)[0].sum().backward()
+    with pytest.raises(ValueError, match="a tensor was made in inference mode"):
+        build(fast=True)(given)
+    with torch.no_grad():
+        build(fast=True)(given)
+
+
+def test_one_step_without_a_bias():
+    layer = unbiased()
+    with torch.no_grad():
+        step, _ = layer(x()[:, :1])
+        whole, _ = layer(x())
+    assert step.shape == (2, 1, 6)
+    assert whole.shape == (2, 4, 6)

@@ -187,3 +187,21 @@ def test_the_kernels_are_what_runs(monkeypatch, kernels):
     monkeypatch.setattr("liquid_train.nn.fast.serve.run_ltc", None)
     for layer in (CfC(3, 4), CfC(3, AutoNCP(12, 3)), LTC(3, 4)):
         layer(torch.randn(2, 3, 3))
+
+
+@pytest.mark.parametrize("kind", [CfC, LTC])
+def test_windows_that_share_memory(kind, backend):
+    layer = kind(8, 5)
+    found = []
+    for fast in (True, False):
+        layer.fast = fast
+        series = torch.linspace(-1, 1, 36).view(3, 12).requires_grad_()
+        windows = series.unfold(1, 8, 1)
+        found.append(torch.autograd.grad(layer(windows)[0].square().sum(), series)[0])
+    torch.testing.assert_close(*found, rtol=0, atol=1e-5 * found[1].abs().max().item())
+
+
+def test_one_span_as_a_tensor(backend, assert_equal_paths):
+    layer = CfC(3, 5)
+    given = inputs(layer, 3, 4, "none")
+    assert_equal_paths(layer, {**given, "spans": torch.tensor(0.3)})

@@ -9,14 +9,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from liquid_train.nn import LTC, CfC
 from liquid_train.nn.gpu import choice
-from liquid_train.nn.native.library import without_kernels
+from liquid_train.nn.native import library
 
 
 @pytest.fixture
-def device():
+def device(monkeypatch):
+    """Where the kernels run; without those in C++."""
     forget()
-    with without_kernels():
-        yield torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    monkeypatch.setattr(library._once, "asked", True)
+    monkeypatch.setattr(library._once, "library", None)
+    yield torch.device("cuda" if torch.cuda.is_available() else "cpu")
     forget()
 
 
@@ -51,12 +53,12 @@ def inputs(layer, B, T, spans, device):
     given = {
         "x": torch.randn(B, T, layer.input_size),
         "hx": torch.randn(B, layer.state_size) * 0.5,
-        "spans": torch.rand(B, T) * 2 if spans else None,
+        "spans": {"none": None, "one": torch.tensor(0.4), "each": torch.rand(B, T) * 2}[spans],
     }
     return {name: value if value is None else value.to(device) for name, value in given.items()}
 
 
-@pytest.mark.parametrize("spans", [False, True])
+@pytest.mark.parametrize("spans", ["none", "one", "each"])
 @pytest.mark.parametrize("layers", [0, 1])
 @pytest.mark.parametrize("mode", ["default", "pure", "no_gate"])
 def test_cfc(mode, layers, spans, device, ran, assert_equal_paths):
@@ -69,17 +71,17 @@ def test_cfc(mode, layers, spans, device, ran, assert_equal_paths):
 @pytest.mark.parametrize("activation", ["silu", "relu", "tanh", "gelu"])
 def test_activations(activation, device, ran, assert_equal_paths):
     layer = CfC(3, 9, activation=activation, backbone_units=20).to(device)
-    assert_equal_paths(layer, inputs(layer, 2, 3, True, device))
+    assert_equal_paths(layer, inputs(layer, 2, 3, "each", device))
     assert ran == ["cfc forward", "cfc backward"] * 2
 
 
 def test_wired_cfc(device, ran, assert_equal_paths):
     layer = CfC(3, AutoNCP(20, 4)).to(device)
-    assert_equal_paths(layer, inputs(layer, 3, 4, True, device))
+    assert_equal_paths(layer, inputs(layer, 3, 4, "each", device))
     assert ran.count("cfc forward") == 1 + 3
 
 
-@pytest.mark.parametrize("spans", [False, True])
+@pytest.mark.parametrize("spans", ["none", "one", "each"])
 def test_ltc(spans, device, ran, assert_equal_paths):
     layer = LTC(3, FullyConnected(40, 5), ode_unfolds=3).to(device)
     assert_equal_paths(layer, inputs(layer, 5, 2, spans, device))
@@ -88,7 +90,7 @@ def test_ltc(spans, device, ran, assert_equal_paths):
 
 def test_large_batches_have_tiles_of_their_own(device, ran, assert_equal_paths):
     layer = CfC(2, 5, backbone_units=8).to(device)
-    assert_equal_paths(layer, inputs(layer, 530, 2, False, device))
+    assert_equal_paths(layer, inputs(layer, 530, 2, "none", device))
     assert ran == ["cfc forward", "cfc backward"] * 2
 
 
