@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from liquid_train.nn.fast.calls import CfCPlan
-from liquid_train.nn.fast.replay import is_asked_for, plain_cfc, replayed
+from liquid_train.nn.fast.replay import must_replay, plain_cfc, replayed
 from liquid_train.nn.native.library import Library
 from liquid_train.nn.native.structures import (
     ACTIVATIONS,
@@ -62,7 +62,7 @@ class NativeCfC(torch.autograd.Function):
         """Run the steps backwards."""
         states, values, u, x, h, *given = ctx.saved_tensors
         tensors, needed = (x, states[0] if h is None else h, *given), ctx.needs_input_grad[2:]
-        if is_asked_for(grads):
+        if must_replay(grads):
             return None, None, *replayed(plain_cfc, ctx.plan, tensors, needed, grads)
         return None, None, *backward_cfc(ctx.library, ctx.plan, tensors, (states, values, u), grads, needed)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from liquid_train.nn.fast.calls import LTCPlan
-from liquid_train.nn.fast.replay import is_asked_for, plain_ltc, replayed
+from liquid_train.nn.fast.replay import must_replay, plain_ltc, replayed
 from liquid_train.nn.native.library import Library
 from liquid_train.nn.native.structures import LTCCall, SynapsesCall, address
 
@@ -46,7 +46,7 @@ class NativeLTC(torch.autograd.Function):
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
         """Run the steps backwards."""
         states, *tensors = ctx.saved_tensors
-        if is_asked_for(grads):
+        if must_replay(grads):
             found = replayed(plain_ltc, ctx.plan, tensors, ctx.needs_input_grad[2:], grads)
             return None, None, *found
         return None, None, *backward_ltc(ctx.library, ctx.plan, tensors, states, grads)

@@ -21,7 +21,7 @@ Run = Callable[..., Tensor]
 _ACTIVATIONS: dict[str, nn.Module] = {kind.__name__: kind() for kind in ACTIVATIONS.values()}
 
 
-def is_asked_for(grads: Tensor) -> bool:
+def must_replay(grads: Tensor) -> bool:
     """Return whether a backward pass is to be differentiated, or gets many gradients at once."""
     return (
         torch.is_grad_enabled()
@@ -69,7 +69,7 @@ class Replayable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
         """Choose where the gradients go."""
-        if not is_asked_for(grads):
+        if not must_replay(grads):
             return None, None, grads, *(None for _ in ctx.needs_input_grad[3:])
         found = replayed(ctx.run, ctx.plan, ctx.saved_tensors, ctx.needs_input_grad[3:], grads)
         return None, None, None, *found

@@ -11,6 +11,9 @@ from liquid_train.nn.gpu.kernels import ltc as ltc_kernels
 
 _TILE = {"ROWS": 4, "SOURCES": 16, "COLUMNS": 32}
 
+_PROGRAMS = 256
+"""Of a launch of the backward pass at most: each sums up gradients of all parameters."""
+
 
 def run_steps(
     unfolds: int,
@@ -55,21 +58,23 @@ def run_back(
     """See ``fast.ltc_steps``."""
     T, B, H = grads.shape
     programs, room = triton.cdiv(B, _TILE["ROWS"]), states.new_empty
+    at_once = min(programs, _PROGRAMS)
     base, grads, states, *parameters = _contiguous(base, grads, states, cm, weights, slope, offset)
     d_base, d_v = torch.zeros_like(base), torch.zeros_like(states[0])
     d_spans = None if spans is None else torch.empty_like(spans, memory_format=torch.contiguous_format)
-    sums = [part.new_zeros(programs, *part.shape) for part in parameters]
+    sums = [part.new_zeros(at_once, *part.shape) for part in parameters]
     # Without spans the kernel reads and writes none.
     times, d_times = (base, d_base) if spans is None or d_spans is None else (spans.contiguous(), d_spans)
+    places = (
+        *(grads[-1], base[-1], states[-2], room(unfolds + 1, B, H), room(unfolds, B, H)),
+        *(room(unfolds, B, 2 * H), times[-1], *parameters),
+        *(room(B, 2 * H), d_base[-1], d_v, d_times[-1], *sums),
+    )
     with torch.cuda.device_of(base):
-        ltc_kernels.backward[(programs,)](
-            *(grads[-1], base[-1], states[-2], room(unfolds + 1, B, H), room(unfolds, B, H)),
-            *(room(unfolds, B, 2 * H), times[-1], *parameters),
-            *(room(B, 2 * H), d_base[-1], d_v, d_times[-1], *sums, T, B, H),
-            UNFOLDS=unfolds,
-            SPANS=spans is not None,
-            **_TILE,
-        )
+        for before in range(0, programs, at_once):
+            ltc_kernels.backward[(min(at_once, programs - before),)](
+                *(*places, T, B, H, before), UNFOLDS=unfolds, SPANS=spans is not None, **_TILE
+            )
     return d_base, d_v, d_spans, *(part.sum(0) for part in sums)
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from itertools import product
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -11,7 +12,7 @@ from liquid_train.nn.gpu import cfc_steps, ltc_steps
 from liquid_train.nn.gpu.kernels import cfc, ltc
 
 warnings.simplefilter("ignore")
-NUMBERS = {"T": "i32", "B": "i32", "H": "i32", "K": "i32", "span": "fp32"}
+NUMBERS = {"T": "i32", "B": "i32", "H": "i32", "K": "i32", "before": "i32", "span": "fp32"}
 
 
 def compile_for(target, kernel, warps, **constants):
@@ -24,17 +25,20 @@ def compile_for(target, kernel, warps, **constants):
 
 
 target = int(sys.argv[1])
-for batch_size in (64, 1024):
-    rows, chunk = cfc_steps._tile(batch_size)
-    tile = {"ROWS": rows, "COLUMNS": cfc_steps._COLUMNS, "CHUNK": chunk, "N": 4, "BACKBONE": True}
-    heads = {
-        "MODE": cfc.GATED,
-        "ACTIVATION": cfc.SIGMOID,
-        "KEEPS_ARGUMENT": False,
-        "KEEP": True,
-        "SPANS": True,
-    }
-    compile_for(target, cfc.forward, cfc_steps._WARPS, **tile, **heads)
-    compile_for(target, cfc.backward, cfc_steps._WARPS, **tile)
-for kernel in (ltc.forward, ltc.backward):
-    compile_for(target, kernel, 4, UNFOLDS=6, SPANS=True, **ltc_steps._TILE)
+few, many = (
+    dict(zip(("ROWS", "CHUNK"), cfc_steps._tile(size), strict=True), COLUMNS=cfc_steps._COLUMNS)
+    for size in (64, 1024)
+)
+kept = {"KEEP": True, "KEEPS_ARGUMENT": False}
+for tile, (mode, heads), backbone in product((few, many), ((cfc.GATED, 3), (cfc.PURE, 1)), (True, False)):
+    network = {"N": heads, "BACKBONE": backbone, **tile}
+    forward = {"MODE": mode, "ACTIVATION": cfc.SIGMOID, "SPANS": False, **kept, **network}
+    compile_for(target, cfc.forward, cfc_steps._WARPS, **forward)
+    compile_for(target, cfc.backward, cfc_steps._WARPS, **network)
+for activation in (cfc.RELU, cfc.SILU, cfc.GELU):
+    rest = {"MODE": cfc.NO_GATE, "N": 4, "BACKBONE": True, "ACTIVATION": activation, "SPANS": True}
+    arguments = {"KEEP": False, "KEEPS_ARGUMENT": activation in (cfc.SILU, cfc.GELU)}
+    compile_for(target, cfc.forward, cfc_steps._WARPS, **rest, **arguments, **few)
+for spans in (False, True):
+    for kernel in (ltc.forward, ltc.backward):
+        compile_for(target, kernel, 4, UNFOLDS=6, SPANS=spans, **ltc_steps._TILE)

@@ -31,12 +31,14 @@ def test_cases():
     assert "skipped" not in done.stdout
 
 
-@pytest.mark.parametrize("target", [75, 80, 90])
+@pytest.mark.parametrize(
+    "target", [pytest.param(75, marks=pytest.mark.slow), 80, pytest.param(90, marks=pytest.mark.slow)]
+)
 def test_they_compile_for_gpus(target):
     """Triton's compiler needs no GPU: shared memory is within what any of them has."""
     script = HERE / "compile_kernels.py"
     done = subprocess.run([sys.executable, script, str(target)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     shared = [int(line) for line in done.stdout.split()]
-    assert len(shared) == 6
-    assert max(shared) <= 48 * 1024
+    assert len(shared) == 23
+    assert max(shared) <= 20 * 1024

@@ -120,6 +120,15 @@ def test_longer_sequences_take_no_more_launches(kind, device, ran):
     assert len(ran) == 2 * 4
 
 
+def test_an_ltc_sums_up_gradients_for_few_programs(device, ran, monkeypatch, assert_equal_paths):
+    from liquid_train.nn.gpu import ltc_steps
+
+    monkeypatch.setattr(ltc_steps, "_PROGRAMS", 2)
+    layer = LTC(3, FullyConnected(20, 2), ode_unfolds=2).to(device)
+    assert_equal_paths(layer, inputs(layer, 18, 2, "each", device))
+    assert ran == ["ltc forward", "ltc backward"] * 2 + ["ltc backward"] * 2
+
+
 def test_inference_keeps_one_step(device, ran):
     layer = CfC(2, 5, backbone_units=8).to(device)
     x = torch.randn(3, 6, 2, device=device)

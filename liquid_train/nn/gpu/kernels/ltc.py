@@ -143,7 +143,7 @@ def _down(
 @triton.jit
 def backward(
     grads, base, states, between, denominators, sums, spans, cm, w, slope, offset,
-    d, d_base, d_v, d_spans, d_cm, d_w, d_slope, d_offset, T, B, H,
+    d, d_base, d_v, d_spans, d_cm, d_w, d_slope, d_offset, T, B, H, before,
     UNFOLDS: tl.constexpr, SPANS: tl.constexpr, ROWS: tl.constexpr, SOURCES: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -151,10 +151,11 @@ def backward(
 
     ``grads`` ``[T, B, H]``; ``denominators`` ``[U, B, H]``, ``sums`` ``[U, B, 2H]`` and ``d`` ``[B, 2H]`` are room to
     work in. Results: ``d_base``, ``d_spans``, ``d_v`` ``[B, H]``, and by program ``d_cm`` ``[P, H]``, ``d_w``
-    ``[P, 2, H, H]``, ``d_slope`` and ``d_offset`` ``[P, H, H]``; all but ``d_spans`` are given as zeros.
+    ``[P, 2, H, H]``, ``d_slope`` and ``d_offset`` ``[P, H, H]``, to which is added. ``before`` is how many programs
+    earlier launches had.
     """
     program = tl.program_id(0)
-    rows = program * ROWS + tl.arange(0, ROWS)
+    rows = (before + program) * ROWS + tl.arange(0, ROWS)
     row_ok = rows < B
     d_cm += program * H
     d_w += program * 2 * H * H
