@@ -6,7 +6,7 @@ before the backward loop, the gradients of the weights after it.
 Shapes: T steps, B batch, H hidden units, N heads, K width of a backbone layer, F width of the first map.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -74,24 +74,42 @@ class CfCFunction(torch.autograd.Function):
         if grads is None:  # they went to a replay
             return (None,) * len(ctx.needs_input_grad)
         loops, mode, activation, span = ctx.constants
-        spans, a, w_tau, recurrent, *rest = ctx.saved_tensors
-        count = (len(rest) - 2) // 3
-        maps, states, (*arguments, heads) = rest[: 2 * count], rest[2 * count], rest[2 * count + 1 :]
-        form = form_of(mode, span, spans, a, w_tau)
-        values = [_value(activation, y) for y in arguments]
-        slopes = [_slope(activation, y, z) for y, z in zip(arguments, values, strict=True)]
-        d_heads = form.slopes(heads, spans)
+        found = gradients(loops, mode, activation, span, ctx.saved_tensors, grads)
+        return None, None, None, None, *found
 
-        totals = grads.clone(memory_format=torch.contiguous_format)
-        d_initial = loops.run_back(totals, d_heads, slopes, recurrent, maps[::2])
 
-        ends = [*slopes, d_heads.flatten(2)]
-        inputs = [states[:-1], *values]
-        # This way round: the other takes up to four times as long for few units.
-        d_weights = [(z.flatten(0, 1).t() @ d.flatten(0, 1)).t() for d, z in zip(ends, inputs, strict=True)]
-        d_spans, d_a, d_w_tau = form.others(heads, spans, totals, d_heads)
-        d_maps = [part for d, w in zip(ends[1:], d_weights[1:], strict=True) for part in (w, d.sum((0, 1)))]
-        return None, None, None, None, ends[0], d_initial, d_spans, d_a, d_w_tau, d_weights[0], *d_maps
+def gradients(
+    loops: CfCLoops,
+    mode: str,
+    activation: Activation | None,
+    span: float,
+    saved: Sequence[Tensor | None],
+    grads: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the tensors of ``CfCFunction`` from those of the states.
+
+    ``saved`` are those tensors from ``spans`` on, the states ``[T + 1, B, ·]``, and what every map gave, as
+    ``run_steps`` returns them.
+    """
+    tensors: Sequence[Any] = saved
+    spans, a, w_tau, recurrent, *rest = tensors
+    count = (len(rest) - 2) // 3
+    maps, states, (*arguments, heads) = rest[: 2 * count], rest[2 * count], rest[2 * count + 1 :]
+    form = form_of(mode, span, spans, a, w_tau)
+    values = [_value(activation, y) for y in arguments]
+    slopes = [_slope(activation, y, z) for y, z in zip(arguments, values, strict=True)]
+    d_heads = form.slopes(heads, spans)
+
+    totals = grads.clone(memory_format=torch.contiguous_format)
+    d_initial = loops.run_back(totals, d_heads, slopes, recurrent, maps[::2])
+
+    ends = [*slopes, d_heads.flatten(2)]
+    inputs = [states[:-1], *values]
+    # This way round: the other takes up to four times as long for few units.
+    d_weights = [(z.flatten(0, 1).t() @ d.flatten(0, 1)).t() for d, z in zip(ends, inputs, strict=True)]
+    d_spans, d_a, d_w_tau = form.others(heads, spans, totals, d_heads)
+    d_maps = [part for d, w in zip(ends[1:], d_weights[1:], strict=True) for part in (w, d.sum((0, 1)))]
+    return ends[0], d_initial, d_spans, d_a, d_w_tau, d_weights[0], *d_maps
 
 
 def _value(activation: Activation | None, y: Tensor) -> Tensor:

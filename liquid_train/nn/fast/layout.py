@@ -35,3 +35,24 @@ def choose_layout(pairs: Layout, mask: Tensor) -> tuple[Layout, tuple[Tensor, Te
     weights = weights.index_put((rows, targets), chosen[0])
     weights = weights.index_put((rows, targets + H), chosen[1])
     return (sources, weights, slope[sources, targets], offset[sources, targets]), (sources, targets)
+
+
+def from_list(
+    places: tuple[Tensor, Tensor], weights: Tensor, slope: Tensor, offset: Tensor, pairs: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Bring gradients of listed synapses to those of every pair, zero where there is none.
+
+    Args:
+        places: Sources and targets ``[P]``, as ``choose_layout`` returns them.
+        weights: ``[P, 2H]``.
+        slope: ``[P]``, like ``offset``.
+        offset: See ``slope``.
+        pairs: Any tensor ``[S, H]``.
+    """
+    (sources, targets), rows = places, torch.arange(len(slope))
+    all_weights = pairs.new_zeros(2, *pairs.shape)
+    all_weights[0, sources, targets] = weights[rows, targets]
+    all_weights[1, sources, targets] = weights[rows, targets + pairs.shape[1]]
+    all_slope, all_offset = torch.zeros_like(pairs), torch.zeros_like(pairs)
+    all_slope[places], all_offset[places] = slope, offset
+    return all_weights, all_slope, all_offset

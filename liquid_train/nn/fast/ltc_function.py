@@ -17,7 +17,7 @@ class LTCLoops(Protocol):
     """The two loops over steps: the module ``ltc_steps``, or another with the same functions."""
 
     run_steps: Callable[..., Tensor]
-    run_back: Callable[..., tuple[Tensor | None, ...]]
+    run_back: Callable[..., tuple[Any, ...]]
 
 
 class LTCFunction(torch.autograd.Function):

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from liquid_train.nn.fast.runners import CfCKernels, CfCSteps, Given, LTCKernels, LTCSteps, Runner
+from liquid_train.nn.fast.kernel_runners import CfCKernels, LTCKernels
+from liquid_train.nn.fast.runners import Given, Runner
+from liquid_train.nn.fast.step_runners import CfCSteps, LTCSteps
 
 
 def call(name: str, constants: Sequence[Any], given: Given) -> Tensor:
