@@ -142,17 +142,12 @@ class CfCCell(nn.Module):
         return new_hidden, new_hidden
 
     def _closed_form(self, z: Tensor, ts: Tensor | float) -> Tensor:
-        f = self._synapses(self.ff1, z)
-        return self.A - self.A * torch.exp(-ts * (self.w_tau.abs() + f.abs())) * f
+        return closed_form(self.A, self.w_tau, self._synapses(self.ff1, z), ts)
 
     def _gated(self, z: Tensor, ts: Tensor | float) -> Tensor:
         time_head = self._synapses if self.strict_wiring else _apply
-        ff1 = torch.tanh(self._synapses(self.ff1, z))
-        ff2 = torch.tanh(self._synapses(self.ff2, z))
-        gate = torch.sigmoid(time_head(self.time_a, z) * ts + time_head(self.time_b, z))
-        if self.mode == "no_gate":
-            return ff1 + gate * ff2
-        return ff1 * (1.0 - gate) + gate * ff2
+        heads = self._synapses(self.ff1, z), self._synapses(self.ff2, z)
+        return gated(self.mode, ts, *heads, time_head(self.time_a, z), time_head(self.time_b, z))
 
     def _synapses(self, head: nn.Linear, z: Tensor) -> Tensor:
         """Apply a head through the wiring's synapses only."""
@@ -216,3 +211,15 @@ def _head_mask(mask: npt.NDArray[Any] | None, features: int, hidden_size: int) -
             f"give one row per feature of the heads and one column per hidden unit, {(features, hidden_size)}"
         )
     return np.ascontiguousarray(np.abs(mask.T))
+
+
+def closed_form(a: Tensor, w_tau: Tensor, f: Tensor, t: Tensor | float) -> Tensor:
+    """Return the new state of mode ``"pure"`` from its head ``f`` ``[B, H]``."""
+    return a - a * torch.exp(-t * (w_tau.abs() + f.abs())) * f
+
+
+def gated(mode: str, t: Tensor | float, ff1: Tensor, ff2: Tensor, time_a: Tensor, time_b: Tensor) -> Tensor:
+    """Return the new state of the gated modes from their heads ``[B, H]``."""
+    first, second = torch.tanh(ff1), torch.tanh(ff2)
+    gate = torch.sigmoid(time_a * t + time_b)
+    return first + gate * second if mode == "no_gate" else first * (1.0 - gate) + gate * second

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from liquid_train.nn.activations import ACTIVATIONS
+from liquid_train.nn.cfc_cell import closed_form, gated
 from liquid_train.nn.fast.calls import CfCPlan, LTCPlan
 from liquid_train.nn.ltc_cell import solve
 
@@ -102,16 +103,14 @@ def plain_cfc(
     heads = zip(maps[split::2], masks, strict=False)
     weight = torch.cat([w if part is None else w * part for w, part in heads])
     bias = torch.cat(maps[split + 1 :: 2])
+    closed = None if a is None or w_tau is None else (a, w_tau)
     states = []
     for input, t in zip(x.unbind(), _each(spans, plan.span), strict=False):
         z = torch.cat([input, h], 1)
         for w, b in backbone:
             z = _ACTIVATIONS[plan.activation](F.linear(z, w, b))
         u = F.linear(z, weight, bias)
-        if a is not None and w_tau is not None:
-            h = a - a * torch.exp(-t * (w_tau.abs() + u.abs())) * u
-        else:
-            h = _gated(plan.mode, t, *u.chunk(4, 1))
+        h = gated(plan.mode, t, *u.chunk(4, 1)) if closed is None else closed_form(*closed, u, t)
         states.append(h)
     return torch.stack(states)
 
@@ -132,9 +131,3 @@ def plain_ltc(plan: LTCPlan, x: Tensor, v: Tensor, spans: Tensor | None, *parame
 
 def _each(spans: Tensor | None, span: float) -> Iterable[Tensor | float]:
     return repeat(span) if spans is None else spans.unbind()
-
-
-def _gated(mode: str, t: Tensor | float, ff1: Tensor, ff2: Tensor, time_a: Tensor, time_b: Tensor) -> Tensor:
-    first, second = torch.tanh(ff1), torch.tanh(ff2)
-    gate = torch.sigmoid(time_a * t + time_b)
-    return first + gate * second if mode == "no_gate" else first * (1.0 - gate) + gate * second
