@@ -59,7 +59,7 @@ overhead: .venv/.test ## Measure what observing costs, beside other ways (nine m
 soak: .venv/.test ## Watch 200,000 batches under scrapes: is anything growing? (three minutes)
 	$(BIN)/python -m benchmarks.soak
 
-bench: .venv/.test ## Measure CfC and LTC beside ncps, LSTM and GRU (eight minutes)
+bench: .venv/.test ## Measure CfC and LTC beside ncps, LSTM and GRU (two minutes)
 	$(BIN)/python -m benchmarks.nn
 
 check-wheel: .venv/.test ## Build the wheel, train one epoch from it in an empty venv
