@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liquid_train.nn.fast import operators
 from liquid_train.nn.fast.activations import ACTIVATIONS, Activation
 from liquid_train.nn.fast.calls import CfCPlan
 from liquid_train.nn.fast.cfc_function import CfCFunction
+from liquid_train.nn.fast.compiled import operators
 from liquid_train.nn.fast.replay import plain_cfc, replayable
 from liquid_train.nn.gpu.choice import cfc_loops
 

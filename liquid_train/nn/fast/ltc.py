@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liquid_train.nn.fast import operators
 from liquid_train.nn.fast.calls import LTCPlan
+from liquid_train.nn.fast.compiled import operators
 from liquid_train.nn.fast.layout import Layout, choose_layout, every_pair
 from liquid_train.nn.fast.ltc_function import LTCFunction
 from liquid_train.nn.fast.replay import plain_ltc, replayable

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from liquid_train.nn.cfc_cell import CfCCell
-from liquid_train.nn.fast import operators
 from liquid_train.nn.fast.calls import CfCPlan, LTCPlan, Tensors, cfc_call, ltc_call
 from liquid_train.nn.fast.cfc import run_cfc
+from liquid_train.nn.fast.compiled import operators
 from liquid_train.nn.fast.ltc import run_ltc
 from liquid_train.nn.fast.native_cfc import run_native_cfc
 from liquid_train.nn.fast.native_ltc import run_native_ltc

@@ -8,7 +8,7 @@ from ncps.wirings import AutoNCP
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from liquid_train.nn import LTC, CfC
-from liquid_train.nn.fast import operators
+from liquid_train.nn.fast.compiled import operators
 from liquid_train.nn.native.library import without_kernels
 
 BUILDS = {
@@ -139,7 +139,7 @@ def test_the_operators_keep_the_rules_for_such(name, monkeypatch, kernels):
         calls.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr("liquid_train.nn.fast.operators.call", noted)
+    monkeypatch.setattr("liquid_train.nn.fast.compiled.operators.call", noted)
     monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
     layer = CfC(3, 6) if name.startswith("cfc") else LTC(3, 6)
     with without_kernels() if name.endswith("steps") else nullcontext():

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from liquid_train.nn.fast.activations import ACTIVATIONS, Activation
 from liquid_train.nn.fast.cfc_function import CfCLoops, gradients
+from liquid_train.nn.fast.compiled.runner import Given, after_each_step
 from liquid_train.nn.fast.layout import choose_layout, from_list
 from liquid_train.nn.fast.ltc_function import LTCLoops
-from liquid_train.nn.fast.runners import Given, after_each_step
 from liquid_train.nn.gpu.choice import cfc_loops, ltc_loops
 
 

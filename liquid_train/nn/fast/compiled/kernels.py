@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from liquid_train.nn.fast.calls import CfCPlan, LTCPlan
+from liquid_train.nn.fast.compiled.runner import Given, after_each_step
 from liquid_train.nn.fast.native_cfc import (
     backward_cfc,
     empty_kept,
@@ -15,7 +16,6 @@ from liquid_train.nn.fast.native_cfc import (
     readable,
 )
 from liquid_train.nn.fast.native_ltc import backward_ltc, forward_ltc
-from liquid_train.nn.fast.runners import Given, after_each_step
 from liquid_train.nn.native.library import Library, native
 
 

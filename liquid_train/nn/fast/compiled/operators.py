@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from liquid_train.nn.fast.kernel_runners import CfCKernels, LTCKernels
-from liquid_train.nn.fast.runners import Given, Runner
-from liquid_train.nn.fast.step_runners import CfCSteps, LTCSteps
+from liquid_train.nn.fast.compiled.kernels import CfCKernels, LTCKernels
+from liquid_train.nn.fast.compiled.runner import Given, Runner
+from liquid_train.nn.fast.compiled.steps import CfCSteps, LTCSteps
 
 
 def call(name: str, constants: Sequence[Any], given: Given) -> Tensor:
