@@ -21,10 +21,21 @@ def triton():
         pytest.skip("Triton is not installed")
 
 
-def test_cases():
+@pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_cases(marked):
     """In a process of their own: Triton must know of its interpreter when it is first imported."""
     place = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "triton_cases.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        marked,
+        str(HERE / "triton_cases.py"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **place}, check=False)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout

@@ -12,6 +12,10 @@ from liquid_train.nn.gpu import choice
 from liquid_train.nn.native import library
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 @pytest.fixture
 def device(monkeypatch):
     """Where the kernels run; without those in C++."""
@@ -58,9 +62,9 @@ def inputs(layer, B, T, spans, device):
     return {name: value if value is None else value.to(device) for name, value in given.items()}
 
 
-@pytest.mark.parametrize("spans", ["none", "one", "each"])
+@pytest.mark.parametrize("spans", ["none", slow("one"), "each"])
 @pytest.mark.parametrize("layers", [0, 1])
-@pytest.mark.parametrize("mode", ["default", "pure", "no_gate"])
+@pytest.mark.parametrize("mode", ["default", "pure", slow("no_gate")])
 def test_cfc(mode, layers, spans, device, ran, assert_equal_paths):
     layer = CfC(3, 37, mode=mode, backbone_layers=layers, backbone_units=70).to(device)
     assert_equal_paths(layer, inputs(layer, 6, 3, spans, device))
@@ -68,7 +72,7 @@ def test_cfc(mode, layers, spans, device, ran, assert_equal_paths):
     assert ran == ["cfc forward", "cfc backward"] * 2
 
 
-@pytest.mark.parametrize("activation", ["silu", "relu", "tanh", "gelu"])
+@pytest.mark.parametrize("activation", ["silu", *map(slow, ("relu", "tanh", "gelu"))])
 def test_activations(activation, device, ran, assert_equal_paths):
     layer = CfC(3, 9, activation=activation, backbone_units=20).to(device)
     assert_equal_paths(layer, inputs(layer, 2, 3, "each", device))
@@ -81,13 +85,14 @@ def test_wired_cfc(device, ran, assert_equal_paths):
     assert ran.count("cfc forward") == 1 + 3
 
 
-@pytest.mark.parametrize("spans", ["none", "one", "each"])
+@pytest.mark.parametrize("spans", [slow("none"), slow("one"), "each"])
 def test_ltc(spans, device, ran, assert_equal_paths):
-    layer = LTC(3, FullyConnected(40, 5), ode_unfolds=3).to(device)
+    layer = LTC(3, FullyConnected(34, 5), ode_unfolds=2).to(device)
     assert_equal_paths(layer, inputs(layer, 5, 2, spans, device))
     assert ran == ["ltc forward", "ltc backward"] * 2
 
 
+@pytest.mark.slow
 def test_large_batches_have_tiles_of_their_own(device, ran, assert_equal_paths):
     layer = CfC(2, 5, backbone_units=8).to(device)
     assert_equal_paths(layer, inputs(layer, 530, 2, "none", device))
@@ -120,6 +125,7 @@ def test_longer_sequences_take_no_more_launches(kind, device, ran):
     assert len(ran) == 2 * 4
 
 
+@pytest.mark.slow
 def test_an_ltc_sums_up_gradients_for_few_programs(device, ran, monkeypatch, assert_equal_paths):
     from liquid_train.nn.gpu import ltc_steps
 
@@ -139,6 +145,7 @@ def test_inference_keeps_one_step(device, ran):
     assert ran == ["cfc forward", "cfc backward", "cfc forward"]
 
 
+@pytest.mark.slow
 def test_second_derivatives(device, ran):
     layer, x = (
         LTC(2, FullyConnected(20, 1)).to(device),
