@@ -10,6 +10,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from servers import eventually
@@ -108,7 +109,9 @@ def start(exporter):
     yield launch
     for process in started:
         if process.returncode is None:
-            process.kill()
+            # With what it has started, which would keep the pipes open.
+            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                each.kill()
         process.communicate()
 
 
