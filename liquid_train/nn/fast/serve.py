@@ -14,6 +14,7 @@ from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.fast.calls import CfCPlan, LTCPlan, Tensors, cfc_call, ltc_call
 from liquid_train.nn.fast.cfc import run_cfc
 from liquid_train.nn.fast.compiled import operators
+from liquid_train.nn.fast.heap import keep_freed
 from liquid_train.nn.fast.ltc import run_ltc
 from liquid_train.nn.fast.native_cfc import run_native_cfc
 from liquid_train.nn.fast.native_ltc import run_native_ltc
@@ -29,6 +30,8 @@ def run_fast(cell: Cell, sequences: Sequences, h: Tensor) -> tuple[Tensor, Tenso
     Call it where ``why_not`` returns None. Under autocast it computes in the parameters' precision and
     returns outputs of the dtype that the plain path has.
     """
+    if not torch.compiler.is_compiling():
+        keep_freed()
     x = sequences.inputs
     if sequences.time_dim == 1:
         x = x.transpose(0, 1)

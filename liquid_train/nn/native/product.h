@@ -89,7 +89,7 @@ INLINE void accumulate(vec (&acc)[M][N], const float* a, int64_t stride, int64_t
   for (; k < rows; k++, panel += N * W) {
     vec b[N];
 #pragma GCC unroll 8
-    for (int j = 0; j < N; j++) b[j] = load(panel + j * W);
+    for (int j = 0; j < N; j++) hold(b[j] = load(panel + j * W));
 #pragma GCC unroll 16
     for (int r = 0; r < M; r++) {
       vec s = splat(a[r * stride + k]);
@@ -106,7 +106,7 @@ INLINE void accumulate_outer(vec (&acc)[M][N], const float* d, int64_t d_stride,
   for (int64_t k = 0; k < rows; k++, d += d_stride, read += read_stride) {
     vec b[N];
 #pragma GCC unroll 8
-    for (int j = 0; j < N; j++) b[j] = load(read + j * W);
+    for (int j = 0; j < N; j++) hold(b[j] = load(read + j * W));
 #pragma GCC unroll 16
     for (int r = 0; r < M; r++) {
       vec s = splat(d[r]);

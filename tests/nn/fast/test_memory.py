@@ -1,5 +1,10 @@
 """What a call keeps for its backward pass grows by a stated number of bytes per step and sample."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from ncps.wirings import AutoNCP
@@ -46,3 +51,28 @@ def test_ltc(units, kernels):
     assert per_step(layer) == 4 * (2 * C + H)
     layer.fast = False
     assert per_step(layer) > 40 * 4 * (2 * C + H)
+
+
+FAULTS = """
+import resource, torch
+from liquid_train.nn import CfC
+torch.set_num_threads(1)
+layer, x = CfC(6, 64), torch.randn(128, 32, 6)
+for step in range(40):
+    if step == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    layer(x)[0].sum().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what other C libraries do is theirs to say")
+@pytest.mark.parametrize("allowed", ["1", "0"])
+def test_pages_stay(allowed):
+    """A step frees 1,500 pages with kernels and more without: the next one must not ask for them anew."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment["LIQUID_TRAIN_NATIVE"] = allowed
+    faults = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    assert int(faults) < 30 * 150

@@ -14,6 +14,7 @@ from torch.library import custom_op
 from liquid_train.nn.fast.compiled.kernels import CfCKernels, LTCKernels
 from liquid_train.nn.fast.compiled.runner import Given, Runner
 from liquid_train.nn.fast.compiled.steps import CfCSteps, LTCSteps
+from liquid_train.nn.fast.heap import keep_freed
 
 
 def call(name: str, constants: Sequence[Any], given: Given) -> Tensor:
@@ -40,6 +41,7 @@ def _define(runner: Runner) -> None:
     given = f"Tensor[] tensors, int[] places, {runner.constants}, Tensor span, bool keep"
 
     def forward(tensors: list[Tensor], places: list[int], *constants: Any) -> list[Tensor]:
+        keep_freed()
         *first, span, keep = constants
         return runner.forward((*first, span.item()), _at(places, tensors), keep)
 
