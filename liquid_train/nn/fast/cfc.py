@@ -3,6 +3,8 @@
 Shapes: T steps, B batch, C input channels, H hidden units, K features that the heads read.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from liquid_train.nn.fast.activations import ACTIVATIONS, Activation
 from liquid_train.nn.fast.calls import CfCPlan
 from liquid_train.nn.fast.cfc_function import CfCFunction
+from liquid_train.nn.fast.cfc_steps import holding
 from liquid_train.nn.fast.compiled import operators
 from liquid_train.nn.fast.replay import plain_cfc, replayable
 from liquid_train.nn.gpu.choice import cfc_loops
@@ -20,8 +23,11 @@ Map = tuple[Tensor, Tensor]
 """Weight and bias."""
 
 
-def run_cfc(plan: CfCPlan, *tensors: Any) -> Tensor:
-    """Return the states after each step ``[T, B, H]``; ``CfCPlan`` has the tensors."""
+def run_cfc(plan: CfCPlan, *tensors: Any, held: Sequence[int] = ()) -> Tensor:
+    """Return the states after each step ``[T, B, H]``; ``CfCPlan`` has the tensors.
+
+    In the first steps, one for each number in ``held``, units from that number on keep their state.
+    """
     x, h, spans, mask, time_mask, a, w_tau, *flat = tensors
     gated = plan.mode != "pure"
     # One copy that the projection and a replay keep.
@@ -46,7 +52,9 @@ def run_cfc(plan: CfCPlan, *tensors: Any) -> Tensor:
         name = plan.activation if plan.layers else None
         states = operators.call("cfc_steps", (plan.mode, name, plan.span), derived)
         return 2 * states - 1 if gated else states
-    loops = cfc_loops(plan.mode, activation, projected, len(rest), spans is not None)
+    loops = (
+        holding(held) if held else cfc_loops(plan.mode, activation, projected, len(rest), spans is not None)
+    )
     steps = (plan.mode, activation, plan.span, *derived)
     if not (torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in derived)):
         states = loops.run_steps(False, *steps)[0][1:]
@@ -54,13 +62,14 @@ def run_cfc(plan: CfCPlan, *tensors: Any) -> Tensor:
     states = CfCFunction.apply(loops, *steps)  # type: ignore[no-untyped-call]
     given_again = (x, *tensors[1:])
     if gated:
-        return replayable(_shifted_cfc, plan, states, given_again).mul(2).sub_(1)
+        again = partial(_shifted_cfc, held=held)
+        return replayable(again, plan, states, given_again).mul(2).sub_(1)
     # A copy: the output may be changed in place, what the Function keeps must not.
-    return replayable(plain_cfc, plan, states, given_again).clone()
+    return replayable(partial(plain_cfc, held=held), plan, states, given_again).clone()
 
 
-def _shifted_cfc(plan: CfCPlan, *tensors: Any) -> Tensor:
-    return 0.5 * plain_cfc(plan, *tensors) + 0.5
+def _shifted_cfc(plan: CfCPlan, *tensors: Any, held: Sequence[int]) -> Tensor:
+    return 0.5 * plain_cfc(plan, *tensors, held=held) + 0.5
 
 
 def _heads(
@@ -69,10 +78,10 @@ def _heads(
     """Merge the heads into one map; a span of every step joins the gate's two heads."""
     if plan.mode == "pure":
         ((weight, bias),) = heads
-        return _masked(weight, mask), bias
+        return masked(weight, mask), bias
     f1, f2, (a, a_bias), (b, b_bias) = heads
-    weights, biases = [2 * _masked(f[0], mask) for f in (f1, f2)], [2 * f[1] for f in (f1, f2)]
-    a, b = _masked(a, time_mask), _masked(b, time_mask)
+    weights, biases = [2 * masked(f[0], mask) for f in (f1, f2)], [2 * f[1] for f in (f1, f2)]
+    a, b = masked(a, time_mask), masked(b, time_mask)
     if spans:
         weights += [b, a]
         biases += [b_bias, a_bias]
@@ -82,7 +91,8 @@ def _heads(
     return torch.cat(weights), torch.cat(biases)
 
 
-def _masked(weight: Tensor, mask: Tensor | None) -> Tensor:
+def masked(weight: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the weights that a mask keeps."""
     return weight if mask is None else weight * mask
 
 

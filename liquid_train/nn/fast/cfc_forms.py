@@ -30,7 +30,7 @@ class Form(Protocol):
     def others(
         self, u: Tensor, spans: Tensor | None, grads: Tensor, d: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Return the gradients of spans ``[T, B, 1]``, ``A`` and ``w_tau`` ``[1, H]``, where there are any.
+        """Return the gradients of spans (as they are shaped), ``A`` and ``w_tau`` ``[1, H]``, where there are any.
 
         ``grads`` ``[T, B, H]`` are the gradients of the states, ``d`` ``[T, B, N, H]`` those of the heads.
         """
@@ -90,7 +90,7 @@ class Gated:
         """See ``Form``."""
         if spans is None:
             return None, None, None
-        return (u.unflatten(2, (4, -1))[:, :, 3] * d[:, :, 2]).sum(2, keepdim=True), None, None
+        return _like(spans, u.unflatten(2, (4, -1))[:, :, 3] * d[:, :, 2]), None, None
 
 
 class ClosedForm:
@@ -134,11 +134,16 @@ class ClosedForm:
         by_exponent = grads * self.a * moved
         d_a = (grads * (1 - moved)).sum((0, 1)).unsqueeze(0)
         d_w = (by_exponent * t).sum((0, 1)).unsqueeze(0) * self.w_tau.sign()
-        d_spans = None if spans is None else (by_exponent * (self.rate + u.abs())).sum(2, keepdim=True)
+        d_spans = None if spans is None else _like(spans, by_exponent * (self.rate + u.abs()))
         return d_spans, d_a, d_w
 
     def _decay(self, u: Tensor, t: Tensor | float) -> Tensor:
         return (u.abs() + self.rate).mul_(-t).exp_()
+
+
+def _like(spans: Tensor, d: Tensor) -> Tensor:
+    """Return the gradient of spans, which all units of a sample may share, from those of each unit."""
+    return d if spans.shape == d.shape else d.sum(2, keepdim=True)
 
 
 def form_of(mode: str, span: float, spans: Tensor | None, a: Tensor | None, w_tau: Tensor | None) -> Form:

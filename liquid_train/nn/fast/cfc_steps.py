@@ -3,13 +3,15 @@
 Shapes: T steps, B batch, H hidden units, N heads, K width of a backbone layer, F width of the first map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from liquid_train.nn.fast.activations import Activation
 from liquid_train.nn.fast.cfc_forms import form_of
+from liquid_train.nn.fast.cfc_function import CfCLoops
 
 
 def run_steps(
@@ -24,8 +26,9 @@ def run_steps(
     w_tau: Tensor | None,
     recurrent: Tensor,
     *maps: Tensor,
+    held: Sequence[int] = (),
 ) -> tuple[Tensor, list[Tensor]]:
-    """Run the steps; what follows ``keep`` is as in ``CfCFunction``.
+    """Run the steps; what follows ``keep`` is as in ``CfCFunction``, ``held`` as in ``holding``.
 
     Returns:
         States before the first step and after each, ``[T + 1, B, H]``. What each map gave at every step,
@@ -47,12 +50,19 @@ def run_steps(
         for bias, weight, rows in layers:
             y = torch.addmm(bias, _activate(activation, y), weight, out=rows[t])
         form.step(time, out, *parts)
+        if t < len(held):
+            out[:, held[t] :] = old[:, held[t] :]
         old = out
     return states, results
 
 
 def run_back(
-    totals: Tensor, d_heads: Tensor, slopes: Sequence[Tensor], recurrent: Tensor, weights: Sequence[Tensor]
+    totals: Tensor,
+    d_heads: Tensor,
+    slopes: Sequence[Tensor],
+    recurrent: Tensor,
+    weights: Sequence[Tensor],
+    held: Sequence[int] = (),
 ) -> Tensor:
     """Run the steps backwards and return the gradient of the first state ``[B, H]``.
 
@@ -62,18 +72,38 @@ def run_back(
         slopes: Those of the activations ``[T, B, K]``, which become the gradients of what they take.
         recurrent: As ``CfCFunction`` takes it.
         weights: Those of the further maps.
+        held: See ``holding``.
     """
     total_rows, factors = totals.unbind(), totals.unsqueeze(2).unbind()
     rows, flat_rows = d_heads.unbind(), d_heads.flatten(2).unbind()
     layers = [(weight, slope.unbind()) for weight, slope in zip(weights, slopes, strict=True)][::-1]
     for t in range(len(rows) - 1, -1, -1):
         rows[t].mul_(factors[t])
+        if t < len(held):
+            rows[t][:, :, held[t] :] = 0.0
         d = flat_rows[t]
         for weight, slope_rows in layers:
             d = slope_rows[t].mul_(d.mm(weight))
-        if t > 0:
-            total_rows[t - 1].addmm_(d, recurrent)
-    return d.mm(recurrent)
+        total = total_rows[t - 1].addmm_(d, recurrent) if t > 0 else d.mm(recurrent)
+        if t < len(held):
+            kept = total_rows[t][:, held[t] :]
+            total[:, held[t] :] += kept
+            kept.zero_()
+    return total
+
+
+def holding(held: Sequence[int]) -> CfCLoops:
+    """Return the loops for cells some of whose units begin later than others.
+
+    In the first steps, one for each number in ``held``, units from that number on keep their state.
+    """
+    return _Holding(held)
+
+
+class _Holding:
+    def __init__(self, held: Sequence[int]) -> None:
+        self.run_steps: Callable[..., tuple[Tensor, list[Tensor]]] = partial(run_steps, held=held)
+        self.run_back: Callable[..., Tensor] = partial(run_back, held=held)
 
 
 def _rows(buffer: Tensor, T: int) -> tuple[Tensor, ...]:

@@ -94,8 +94,9 @@ def plain_cfc(
     a: Tensor | None,
     w_tau: Tensor | None,
     *maps: Tensor,
+    held: Sequence[int] = (),
 ) -> Tensor:
-    """Return the states ``[T, B, H]`` of a CfC cell; ``CfCPlan`` has the tensors."""
+    """Return the states ``[T, B, H]`` of a CfC cell; ``CfCPlan`` has the tensors, ``run_cfc`` says what is held."""
     split = 2 * plan.layers
     backbone = list(zip(maps[:split:2], maps[1:split:2], strict=True))
     masks = (mask, mask, time_mask, time_mask)
@@ -104,13 +105,17 @@ def plain_cfc(
     weight = torch.cat([w if part is None else w * part for w, part in heads])
     bias = torch.cat(maps[split + 1 :: 2])
     closed = None if a is None or w_tau is None else (a, w_tau)
-    states = []
+    states: list[Tensor] = []
     for input, t in zip(x.unbind(), _each(spans, plan.span), strict=False):
         z = torch.cat([input, h], 1)
         for w, b in backbone:
             z = _ACTIVATIONS[plan.activation](F.linear(z, w, b))
         u = F.linear(z, weight, bias)
-        h = gated(plan.mode, t, *u.chunk(4, 1)) if closed is None else closed_form(*closed, u, t)
+        new = gated(plan.mode, t, *u.chunk(4, 1)) if closed is None else closed_form(*closed, u, t)
+        if len(states) < len(held):
+            first = held[len(states)]
+            new = torch.cat([new[:, :first], h[:, first:]], 1)
+        h = new
         states.append(h)
     return torch.stack(states)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from liquid_train.nn.cfc_cell import CfCCell
+from liquid_train.nn.fast import cfc_steps
 from liquid_train.nn.fast.calls import CfCPlan, LTCPlan, Tensors, cfc_call, ltc_call
 from liquid_train.nn.fast.cfc import run_cfc
 from liquid_train.nn.fast.compiled import operators
@@ -19,6 +20,8 @@ from liquid_train.nn.fast.ltc import run_ltc
 from liquid_train.nn.fast.native_cfc import run_native_cfc
 from liquid_train.nn.fast.native_ltc import run_native_ltc
 from liquid_train.nn.fast.why_not import Cell
+from liquid_train.nn.fast.wired import run_wired
+from liquid_train.nn.gpu.choice import cfc_loops
 from liquid_train.nn.ltc_cell import LTCCell, affine
 from liquid_train.nn.native.library import Library, native
 from liquid_train.nn.sequences import Sequences
@@ -59,12 +62,24 @@ def _run(
         outputs = affine(states[..., : cell.motor_size], cell.output_w, cell.output_b)
         # The output may be changed in place, the states that are kept must not.
         return outputs.clone() if cell.output_w is None else outputs, [(states, h)]
+    cells = cast(list[CfCCell], list(cell.children()))
+    starts = torch.split(h, cell.layer_sizes, dim=1)
+    if len(cells) > 1 and _as_one(cells[0], x, h, spans):
+        found = run_wired(cells, x, h, spans)
+        return found[-1][..., : cell.output_size], list(zip(found, starts, strict=True))
     layers = []
     # A layer reads the layer before it at the same step only: each can run over the whole sequence in turn.
-    for layer, start in zip(cell.children(), torch.split(h, cell.layer_sizes, dim=1), strict=True):
-        x = _cfc_states(*cfc_call(cast(CfCCell, layer), x, start, spans))
+    for layer, start in zip(cells, starts, strict=True):
+        x = _cfc_states(*cfc_call(layer, x, start, spans))
         layers.append((x, start))
     return x[..., : cell.output_size], layers
+
+
+def _as_one(layer: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> bool:
+    """Return whether steps of all layers at once are quicker: where no kernels run."""
+    if torch.compiler.is_compiling() or _kernels(h) is not None:
+        return False
+    return cfc_loops(layer.mode, None, h, 0, isinstance(spans, Tensor)) is cfc_steps
 
 
 def _cfc_states(plan: CfCPlan, tensors: Tensors) -> Tensor:
