@@ -95,6 +95,14 @@ def test_wired_cfc(wiring, mode, spans, strict, backend, assert_equal_paths):
     assert_equal_paths(layer, inputs(layer, 5, 4, spans))
 
 
+@pytest.mark.parametrize("T", [1, 2])
+@pytest.mark.parametrize("spans", SPANS)
+@pytest.mark.parametrize("mode", MODES)
+def test_more_layers_than_steps(mode, spans, T, backend, assert_equal_paths):
+    layer = CfC(3, AutoNCP(30, 7), mode=mode)
+    assert_equal_paths(layer, inputs(layer, 5, T, spans))
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("spans", SPANS)
 @pytest.mark.parametrize("units", [1, 9, *WIRINGS])
