@@ -13,8 +13,8 @@ from torch import Tensor
 
 from liquid_train.nn.fast.activations import ACTIVATIONS, Activation
 from liquid_train.nn.fast.calls import CfCPlan
-from liquid_train.nn.fast.cfc_function import CfCFunction
-from liquid_train.nn.fast.cfc_steps import holding
+from liquid_train.nn.fast.cfc_function import CfCFunction, CfCLoops
+from liquid_train.nn.fast.cfc_steps import Holding
 from liquid_train.nn.fast.compiled import operators
 from liquid_train.nn.fast.replay import plain_cfc, replayable
 from liquid_train.nn.gpu.choice import cfc_loops
@@ -52,9 +52,9 @@ def run_cfc(plan: CfCPlan, *tensors: Any, held: Sequence[int] = ()) -> Tensor:
         name = plan.activation if plan.layers else None
         states = operators.call("cfc_steps", (plan.mode, name, plan.span), derived)
         return 2 * states - 1 if gated else states
-    loops = (
-        holding(held) if held else cfc_loops(plan.mode, activation, projected, len(rest), spans is not None)
-    )
+    loops: CfCLoops = Holding(held)
+    if not held:
+        loops = cfc_loops(plan.mode, activation, projected, len(rest), spans is not None)
     steps = (plan.mode, activation, plan.span, *derived)
     if not (torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in derived)):
         states = loops.run_steps(False, *steps)[0][1:]

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from liquid_train.nn.fast.activations import Activation
 from liquid_train.nn.fast.cfc_forms import form_of
-from liquid_train.nn.fast.cfc_function import CfCLoops
 
 
 def run_steps(
@@ -28,7 +27,7 @@ def run_steps(
     *maps: Tensor,
     held: Sequence[int] = (),
 ) -> tuple[Tensor, list[Tensor]]:
-    """Run the steps; what follows ``keep`` is as in ``CfCFunction``, ``held`` as in ``holding``.
+    """Run the steps; what follows ``keep`` is as in ``CfCFunction``, ``held`` as in ``Holding``.
 
     Returns:
         States before the first step and after each, ``[T + 1, B, H]``. What each map gave at every step,
@@ -72,7 +71,7 @@ def run_back(
         slopes: Those of the activations ``[T, B, K]``, which become the gradients of what they take.
         recurrent: As ``CfCFunction`` takes it.
         weights: Those of the further maps.
-        held: See ``holding``.
+        held: See ``Holding``.
     """
     total_rows, factors = totals.unbind(), totals.unsqueeze(2).unbind()
     rows, flat_rows = d_heads.unbind(), d_heads.flatten(2).unbind()
@@ -92,15 +91,13 @@ def run_back(
     return total
 
 
-def holding(held: Sequence[int]) -> CfCLoops:
-    """Return the loops for cells some of whose units begin later than others.
+class Holding:
+    """The loops for a cell some of whose units begin later than others.
 
-    In the first steps, one for each number in ``held``, units from that number on keep their state.
+    Args:
+        held: In the first steps, one for each of these numbers, units from that number on keep their state.
     """
-    return _Holding(held)
 
-
-class _Holding:
     def __init__(self, held: Sequence[int]) -> None:
         self.run_steps: Callable[..., tuple[Tensor, list[Tensor]]] = partial(run_steps, held=held)
         self.run_back: Callable[..., Tensor] = partial(run_back, held=held)

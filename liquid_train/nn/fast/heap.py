@@ -11,8 +11,8 @@ def keep_freed() -> None:
     """Have glibc keep what is freed, up to 62 MiB, instead of handing it back to the system; once a process.
 
     It hands memory back beyond twice the largest block that ever came from the system on its own and was
-    freed, a quarter of a MiB at first, while a training step frees several: each of their pages then takes
-    2 to 3 µs when the next step needs it. So take such a block, of nearly the 32 MiB that count at most, and
+    freed, 128 KiB at first, while a training step frees megabytes: each of their pages then takes 2 to 3 µs
+    when the next step needs it. So take such a block, of nearly the 32 MiB that count at most, and
     free it untouched, as any process does that handles data of this size. It changes nothing where
     thresholds are set (``MALLOC_TRIM_THRESHOLD_``, ``mallopt``) or ``malloc`` is not glibc's.
     """

@@ -111,11 +111,10 @@ def plain_cfc(
         for w, b in backbone:
             z = _ACTIVATIONS[plan.activation](F.linear(z, w, b))
         u = F.linear(z, weight, bias)
-        new = gated(plan.mode, t, *u.chunk(4, 1)) if closed is None else closed_form(*closed, u, t)
+        old, h = h, gated(plan.mode, t, *u.chunk(4, 1)) if closed is None else closed_form(*closed, u, t)
         if len(states) < len(held):
             first = held[len(states)]
-            new = torch.cat([new[:, :first], h[:, first:]], 1)
-        h = new
+            h = torch.cat([h[:, :first], old[:, first:]], 1)
         states.append(h)
     return torch.stack(states)
 

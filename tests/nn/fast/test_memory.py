@@ -1,4 +1,4 @@
-"""What a call keeps for its backward pass grows by a stated number of bytes per step and sample."""
+"""What a call keeps for its backward pass grows by a stated number of bytes, and what it frees stays at hand."""
 
 import os
 import platform
