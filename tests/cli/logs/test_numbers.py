@@ -10,15 +10,12 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import browser
 import pytest
 import tiny
-from axe_playwright_python.sync_playwright import Axe
-from servers import binary
+from loglines import epochs, line
 
 from liquid_telemetry import Telemetry
 from liquid_train.__main__ import main
@@ -26,11 +23,7 @@ from liquid_train.logs import lines as lines_module
 from liquid_train.logs.store import Store
 
 pytestmark = [pytest.mark.filterwarnings(noise) for noise in tiny.LIGHTNING_NOISE]
-DOCUMENT = Path(__file__).parents[2] / "docs" / "logs.md"
-
-
-def line(event: str, at: str = "2026-11-01T00:00:00Z", level: str = "info", **fields: Any) -> bytes:
-    return json.dumps({"timestamp": at, "level": level, "event": event, **fields}).encode()
+DOCUMENT = Path(__file__).parents[3] / "docs" / "logs.md"
 
 
 ODD = [
@@ -173,33 +166,6 @@ def test_line_too_long_is_unparsable(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert found["files"]["damaged"] == []
 
 
-def epochs(run: str, seconds: float, loss: float, day: int, count: int = 6, end: str = "completed") -> bytes:
-    common = {"run_id": run, "model_name": "M"}
-    made = [line("training_started", f"2026-11-{day:02d}T00:00:00Z", **common)]
-    for epoch in range(count):
-        fields = {"epoch": epoch, "loss": loss / (epoch + 1), "batches": 10, "phases": {"validation": 1.0}}
-        at = f"2026-11-{day:02d}T00:{epoch + 1:02d}:00Z"
-        duration = seconds * (3 if epoch == 2 and run == "r3" else 1)
-        made.append(line("training_epoch_completed", at, duration_seconds=duration, **fields, **common))
-    level, reason = ("error", "killed") if end == "failed" else ("info", None)
-    last = f"2026-11-{day:02d}T01:00:00Z"
-    made.append(line(f"training_{end}", last, level, reason=reason, error_message="by signal 9", **common))
-    return b"\n".join(made) + b"\n"
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> Path:
-    """Runs of one model, an epoch of the third slow, the fifth slow, the sixth worse, the seventh killed."""
-    runs = [("r1", 10.0, 1.0), ("r2", 10.2, 1.02), ("r3", 9.8, 0.98), ("r4", 10.0, 1.0), ("r5", 15.0, 1.0)]
-    for day, (run, seconds, loss) in enumerate(runs, 1):
-        (tmp_path / run).mkdir()
-        (tmp_path / run / "events.jsonl").write_bytes(epochs(run, seconds, loss, day))
-    for run, day, loss, count, end in (("r6", 6, 1.5, 3, "completed"), ("r7", 7, 1.0, 2, "failed")):
-        (tmp_path / run).mkdir()
-        (tmp_path / run / "events.jsonl").write_bytes(epochs(run, 10.0, loss, day, count, end))
-    return tmp_path
-
-
 def test_anomalies_are_those_put_in(history: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = reported(capsys, history)
     told = [(a["run_id"], a["what"], a["epoch"], a["earlier_runs"]) for a in found["anomalies"]]
@@ -284,58 +250,6 @@ def test_terminal_says_what_counts(history: Path, capsys: pytest.CaptureFixture[
         "Time line from 2026-11-01T00:00:00Z",
     ):
         assert text in said, text
-
-
-class Page(HTMLParser):
-    """Tags, and the texts between them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.texts: list[str] = []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [str(value) for name, value in attributes if name in ("src", "href")]
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
-
-def test_page_holds_all_and_runs_nothing(history: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evil = "<script>alert(1)</script>&\"'"
-    more = {"run_id": evil, "model_name": evil, "reason": evil, "error_type": evil, "error_message": evil}
-    (history / "r1" / "events.1.jsonl").write_bytes(
-        line("training_failed", "2026-11-08T00:00:00Z", "error", **more) + b"\n<img src=x>\n"
-    )
-    target = history / "report.html"
-    assert main(["logs", "--html", str(target), str(history)]) == 0
-    assert f"page  {target}" in capsys.readouterr().out
-    text = target.read_text(encoding="utf-8")
-    page = Page()
-    page.feed(text)
-    assert {"script", "img", "link", "iframe"}.isdisjoint(page.tags)
-    assert page.links == []
-    assert page.texts.count(evil) >= 5
-    assert page.tags.count("svg") == 2
-    assert page.tags.count("circle") == 7
-    assert not re.search(r"\son\w+=", text)
-    assert "url(" not in text
-    assert {"<img src=x>", "Failures by cause", "killed", "2"} <= set(page.texts)
-
-
-def test_page_in_a_browser(history: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = history / "report.html"
-    assert main(["logs", "--html", str(target), str(history)]) == 0
-    with browser.chromium(binary("chromium")) as visit:
-        for size, scheme in (("desktop", "light"), ("phone", "dark")):
-            page = visit(target.as_uri(), size, scheme)
-            found = Axe().run(page.page).response["violations"]
-            assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
-            assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), size
-            assert page.problems == []
-            assert page.requests == [target.as_uri()]
 
 
 class Failing(tiny.Tiny):

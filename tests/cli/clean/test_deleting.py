@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import subprocess
@@ -13,59 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import tiny
+from rundirs import DAY, bytes_in, left, make
 
-from liquid_telemetry import Telemetry
-from liquid_telemetry.spool import RunRecord, RunSeat, spool_dir, wait_exporter
+from liquid_telemetry.spool import RunRecord, RunSeat
 from liquid_train.__main__ import main
-from liquid_train.housekeeping import capacity
-from liquid_train.housekeeping.units import age, read_age, read_size, size
+from liquid_train.housekeeping.units import size
 
 pytestmark = [pytest.mark.filterwarnings(noise) for noise in tiny.LIGHTNING_NOISE]
-DAY = 86_400
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LIQUID_TELEMETRY_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    return tmp_path
-
-
-def make(name: str, days: float = 0.0, ended: bool = True, **manifest: Any) -> Path:
-    """A run directory, last written to so many days ago: 100 bytes of traces, 1,000 of each of two checkpoints."""
-    folder = Path("runs") / name
-    (folder / "checkpoints").mkdir(parents=True)
-    events = [{"event": "training_started", "timestamp": "2026-11-01T00:00:00Z"}]
-    events += [{"event": "training_completed", "timestamp": "2026-11-01T01:00:00Z"}] * ended
-    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    (folder / "traces.1.jsonl").write_bytes(b"t" * 100)
-    (folder / "history.jsonl").write_bytes(b"h" * 10)
-    (folder / "config.yaml").write_bytes(b"c" * 5)
-    for checkpoint in ("best.ckpt", "last.ckpt"):
-        (folder / "checkpoints" / checkpoint).write_bytes(b"x" * 1000)
-    said = {
-        "run_id": name,
-        "pid": None,
-        "events": "events.jsonl",
-        "spool": str(Path("spool").absolute()),
-        **manifest,
-    }
-    (folder / "telemetry.json").write_text(json.dumps(said))
-    for path in (*folder.rglob("*"), folder):
-        os.utime(path, (time.time() - days * DAY,) * 2)
-    return folder
-
-
-def left() -> list[str]:
-    return sorted(path.name for path in Path("runs").iterdir())
-
-
-def bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize(
@@ -366,60 +321,3 @@ def test_leftovers_in_the_spool(holder: subprocess.Popen[str], capsys: pytest.Ca
     assert "deleted 2 of 2 seats in the spool" in said
     assert (done.exists(), died.exists(), young.exists()) == (False, False, True)
     assert Path("spool/runs/live").exists()
-
-
-@pytest.fixture
-def served_run() -> Iterator[Path]:
-    """The directory of a run that has just ended, shown by its exporter."""
-    with tiny.workplace(Path.cwd(), exporter=True):
-        tiny.fit(Telemetry(port=0, model_name="A"), max_epochs=2)
-        address = wait_exporter(spool_dir(), 20)
-        assert address is not None
-        yield tiny.only_run().dir
-        psutil.Process(address.pid).kill()
-
-
-def test_real_run_is_kept_until_its_exporter_has_told_and_reported(
-    served_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = served_run
-    assert main(["clean", "--keep", "0", "--yes"]) == 0
-    assert "live: the exporter still tells of its end" in capsys.readouterr().out
-    assert run.is_dir()
-    assert main(["clean", "--report", "--scrape-interval", "10s"]) == 0
-    said = capsys.readouterr().out
-    (series,) = capacity.served([spool_dir()])
-    row = next(line.split() for line in said.splitlines() if line.startswith(run.name))
-    assert f"{row[1]} {row[2]}" == size((run / "events.jsonl").stat().st_size)
-    assert f"{row[3]} {row[4]}" == size((run / "traces.jsonl").stat().st_size)
-    mine = next(line.split() for line in said.splitlines() if line.startswith("A "))
-    assert mine[1] == str(series.by_model["A"])
-    assert mine[2] == f"{series.by_model['A'] * 8640:,}"
-    assert series.by_model["A"] > 50
-
-
-def test_capacity_in_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    folder = make("run")
-    began = time.time() - 2 * 3600
-    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
-    (folder / "events.jsonl").write_text(json.dumps({"event": "training_started", "timestamp": at}) + "\n")
-    text = (folder / "events.jsonl").stat().st_size + 110
-    assert main(["clean", "--report"]) == 0
-    said = capsys.readouterr().out
-    row = next(line for line in said.splitlines() if line.startswith("run "[:3] + " ") and "kB" in line)
-    assert row.split()[7:9] == ["2", "kB"]
-    assert row.endswith(f"2 hours  {size(text * 12)}".ljust(len(row) - row.index("2 hours")))
-    assert f"{size(bytes_in(folder))} a day have come since" in said
-    assert "no exporter lives" in said
-
-
-def test_series_are_counted_by_model() -> None:
-    text = 'a{model_name="M"} 1\na{model_name="N"} 1\nb 2\n# TYPE h histogram\nh_bucket{model_name="M",le="1"} 1\n'
-    assert capacity.count_series(text) == {"M": 2, "N": 1, "": 1}
-
-
-def test_units() -> None:
-    assert [read_size(text) for text in ("0", "1.5kB", "20GB", "2 GiB")] == [0, 1500, 20 * 10**9, 2**31]
-    assert [read_age(text) for text in ("90s", "2h", "1.5d", "8w")] == [90, 7200, 129_600, 4_838_400]
-    assert [size(n) for n in (999, 1000, 2.5e9, 3e15)] == ["999 B", "1 kB", "2.5 GB", "3,000.0 TB"]
-    assert [age(s) for s in (5, 200, 86_400, 30 * 86_400)] == ["5 s", "3.33 minutes", "24 hours", "30 days"]
