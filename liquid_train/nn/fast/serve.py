@@ -66,7 +66,8 @@ def _run(
     starts = torch.split(h, cell.layer_sizes, dim=1)
     if len(cells) > 1 and _as_one(cells[0], x, h, spans):
         found = run_wired(cells, x, h, spans)
-        return found[-1][..., : cell.output_size], list(zip(found, starts, strict=True))
+        if _finite(found[-1][-1]):
+            return found[-1][..., : cell.output_size], list(zip(found, starts, strict=True))
     layers = []
     # A layer reads the layer before it at the same step only: each can run over the whole sequence in turn.
     for layer, start in zip(cells, starts, strict=True):
@@ -80,6 +81,15 @@ def _as_one(layer: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> bool
     if torch.compiler.is_compiling() or _kernels(h) is not None:
         return False
     return cfc_loops(layer.mode, None, h, 0, isinstance(spans, Tensor)) is cfc_steps
+
+
+def _finite(end: Tensor) -> bool:
+    """Return whether the last layer's last state is: a NaN stays in it, but reaches steps before its own as well.
+
+    Layers that run as one are multiplied with zeros where they do not read each other. An accelerator is not
+    asked: it would have to be waited for.
+    """
+    return end.device.type != "cpu" or bool(end.isfinite().all())
 
 
 def _cfc_states(plan: CfCPlan, tensors: Tensors) -> Tensor:

@@ -103,6 +103,23 @@ def test_more_layers_than_steps(mode, spans, T, backend, assert_equal_paths):
     assert_equal_paths(layer, inputs(layer, 5, T, spans))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("kind", [CfC, LTC])
+def test_nothing_reaches_the_steps_before(kind, batch, grad, value, backend):
+    layer = kind(3, AutoNCP(30, 7))
+    x = torch.randn(batch, 6, 3)
+    results = []
+    for last in (value, 0.0):
+        x[0, 4] = last
+        with torch.set_grad_enabled(grad):
+            results.append(layer(x)[0])
+    broken, sound = results
+    torch.testing.assert_close(broken[:, :4], sound[:, :4])
+    torch.testing.assert_close(broken[1:], sound[1:])
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("spans", SPANS)
 @pytest.mark.parametrize("units", [1, 9, *WIRINGS])
