@@ -17,6 +17,7 @@ from liquid_train.nn.fast.cfc_function import CfCFunction, CfCLoops
 from liquid_train.nn.fast.cfc_steps import Holding
 from liquid_train.nn.fast.compiled import operators
 from liquid_train.nn.fast.replay import plain_cfc, replayable
+from liquid_train.nn.fast.single_cfc import run_single_cfc, serves_single
 from liquid_train.nn.gpu.choice import cfc_loops
 
 Map = tuple[Tensor, Tensor]
@@ -28,6 +29,8 @@ def run_cfc(plan: CfCPlan, *tensors: Any, held: Sequence[int] = ()) -> Tensor:
 
     In the first steps, one for each number in ``held``, units from that number on keep their state.
     """
+    if not torch.compiler.is_compiling() and serves_single(plan, *tensors):
+        return run_single_cfc(plan, *tensors, held=held)
     x, h, spans, mask, time_mask, a, w_tau, *flat = tensors
     gated = plan.mode != "pure"
     # One copy that the projection and a replay keep.

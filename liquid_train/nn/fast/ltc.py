@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liquid_train.nn.fast import ltc_steps, single_ltc
 from liquid_train.nn.fast.calls import LTCPlan
 from liquid_train.nn.fast.compiled import operators
 from liquid_train.nn.fast.layout import Layout, choose_layout, every_pair
@@ -35,6 +36,8 @@ def run_ltc(plan: LTCPlan, *tensors: Any) -> Tensor:
         return operators.call("ltc_steps", (plan.unfolds, plan.span), given)
     (sources, *parameters), _ = choose_layout(pairs, mask)
     loops = ltc_loops(plan.unfolds, base, sources is None, spans is not None)
+    if loops is ltc_steps and v.device.type == "cpu" and len(v) == 1:
+        loops = single_ltc
     states: Tensor = LTCFunction.apply(  # type: ignore[no-untyped-call]
         loops, plan.unfolds, sources, base, v, spans, cm, *parameters
     )
