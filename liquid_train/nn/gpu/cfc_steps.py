@@ -12,6 +12,7 @@ from torch import Tensor
 
 from liquid_train.nn.fast.activations import Activation
 from liquid_train.nn.gpu.kernels import cfc as cfc_kernels
+from liquid_train.nn.gpu.precision import precision
 
 _FEW_SAMPLES = 512
 """Up to so many, programs take few samples: more of them run at once."""
@@ -67,6 +68,7 @@ def run_steps(
             ROWS=rows,
             COLUMNS=_COLUMNS,
             CHUNK=chunk,
+            PRECISION=precision(),
             num_warps=_WARPS,
         )
     return states, results
@@ -89,6 +91,7 @@ def run_back(
             ROWS=rows,
             COLUMNS=_COLUMNS,
             CHUNK=chunk,
+            PRECISION=precision(),
             num_warps=_WARPS,
         )
     return d_initial

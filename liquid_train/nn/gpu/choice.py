@@ -15,6 +15,7 @@ from liquid_train.nn.fast.activations import Activation
 from liquid_train.nn.fast.cfc_function import CfCFunction, CfCLoops
 from liquid_train.nn.fast.check import Run, agree, numbers, undisturbed
 from liquid_train.nn.fast.ltc_function import LTCFunction, LTCLoops
+from liquid_train.nn.gpu.precision import TOLERANCES, precision
 from liquid_train.nn.native.library import kernels_allowed
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def cfc_loops(mode: str, activation: Activation | None, x: Tensor, maps: int, sp
     # The kernels have one backbone layer at most.
     if maps <= 1 and _could_run(x):
         with undisturbed(x.device):
-            if _cfc_is_right(mode, activation, spans, x.device):
+            if _cfc_is_right(mode, activation, spans, x.device, precision()):
                 return _cfc_kernels()
     return cfc_steps
 
@@ -82,7 +83,9 @@ def _ltc_kernels() -> LTCLoops:
 
 
 @functools.cache
-def _cfc_is_right(mode: str, activation: Activation | None, spans: bool, device: torch.device) -> bool:
+def _cfc_is_right(
+    mode: str, activation: Activation | None, spans: bool, device: torch.device, products: str
+) -> bool:
     T, B, H, K = 3, 5, 20, 24
     pure = mode == "pure"
     heads = H if pure else (4 if spans else 3) * H
@@ -98,7 +101,7 @@ def _cfc_is_right(mode: str, activation: Activation | None, spans: bool, device:
         return cast(Tensor, states)
 
     kernels, plain = (functools.partial(run, loops) for loops in (_cfc_kernels, lambda: cfc_steps))
-    return _right(f"of a {mode} CfC", kernels, plain, tensors)
+    return _right(f"of a {mode} CfC", kernels, plain, tensors, TOLERANCES[products])
 
 
 @functools.cache
@@ -115,13 +118,13 @@ def _ltc_is_right(unfolds: int, spans: bool, device: torch.device) -> bool:
         return cast(Tensor, states)
 
     kernels, plain = (functools.partial(run, loops) for loops in (_ltc_kernels, lambda: ltc_steps))
-    return _right("of an LTC", kernels, plain, tensors)
+    return _right("of an LTC", kernels, plain, tensors, TOLERANCES["ieee"])
 
 
-def _right(name: str, kernels: Run, plain: Run, tensors: Sequence[Tensor | None]) -> bool:
+def _right(name: str, kernels: Run, plain: Run, tensors: Sequence[Tensor | None], tolerance: float) -> bool:
     """Return whether kernels run here and agree with the loops; a warning says what is wrong."""
     try:
-        if agree(kernels, plain, tensors):
+        if agree(kernels, plain, tensors, tolerance):
             return True
         reason = "they give other numbers than PyTorch"
     except torch.cuda.OutOfMemoryError:  # no fault of the kernels

@@ -22,6 +22,7 @@ def compile_for(target, kernel, warps, **constants):
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     made = triton.compile(source, target=GPUTarget("cuda", target, 32), options={"num_warps": warps})
     print(made.metadata.shared)
+    return made.asm["ptx"]
 
 
 target = int(sys.argv[1])
@@ -31,14 +32,20 @@ few, many = (
 )
 kept = {"KEEP": True, "KEEPS_ARGUMENT": False}
 for tile, (mode, heads), backbone in product((few, many), ((cfc.GATED, 3), (cfc.PURE, 1)), (True, False)):
-    network = {"N": heads, "BACKBONE": backbone, **tile}
-    forward = {"MODE": mode, "ACTIVATION": cfc.SIGMOID, "SPANS": False, **kept, **network}
-    compile_for(target, cfc.forward, cfc_steps._WARPS, **forward)
-    compile_for(target, cfc.backward, cfc_steps._WARPS, **network)
+    for precision in ("ieee", "tf32"):
+        network = {"N": heads, "BACKBONE": backbone, "PRECISION": precision, **tile}
+        forward = {"MODE": mode, "ACTIVATION": cfc.SIGMOID, "SPANS": False, **kept, **network}
+        programs = (
+            compile_for(target, cfc.forward, cfc_steps._WARPS, **forward),
+            compile_for(target, cfc.backward, cfc_steps._WARPS, **network),
+        )
+        # Devices from capability 8.0 on have units for products of TF32.
+        for program in programs:
+            assert ("mma.sync" in program and ".tf32" in program) == (precision == "tf32" and target >= 80)
 for activation in (cfc.RELU, cfc.SILU, cfc.GELU):
     rest = {"MODE": cfc.NO_GATE, "N": 4, "BACKBONE": True, "ACTIVATION": activation, "SPANS": True}
     arguments = {"KEEP": False, "KEEPS_ARGUMENT": activation in (cfc.SILU, cfc.GELU)}
-    compile_for(target, cfc.forward, cfc_steps._WARPS, **rest, **arguments, **few)
+    compile_for(target, cfc.forward, cfc_steps._WARPS, **rest, **arguments, **few, PRECISION="ieee")
 for spans in (False, True):
     for kernel in (ltc.forward, ltc.backward):
         compile_for(target, kernel, 4, UNFOLDS=6, SPANS=spans, **ltc_steps._TILE)

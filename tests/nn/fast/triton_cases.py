@@ -36,12 +36,20 @@ def ran(device, monkeypatch):
     """The names of the kernels that ran."""
     from liquid_train.nn.gpu import cfc_steps, ltc_steps
 
-    names = []
+    names = Names()
     for kind, module in (("cfc", cfc_steps.cfc_kernels), ("ltc", ltc_steps.ltc_kernels)):
         for direction in ("forward", "backward"):
             kernel = Named(f"{kind} {direction}", getattr(module, direction), names)
             monkeypatch.setattr(module, direction, kernel)
     return names
+
+
+class Names(list):
+    """Of kernels that ran, with the precision of each one's products."""
+
+    def __init__(self):
+        super().__init__()
+        self.precisions = []
 
 
 class Named:
@@ -50,7 +58,13 @@ class Named:
 
     def __getitem__(self, grid):
         self.names.append(self.name)
-        return self.kernel[grid]
+        launch = self.kernel[grid]
+
+        def run(*arguments, **constants):
+            self.names.precisions.append(constants.get("PRECISION"))
+            return launch(*arguments, **constants)
+
+        return run
 
 
 def inputs(layer, B, T, spans, device):
@@ -97,6 +111,18 @@ def test_large_batches_have_tiles_of_their_own(device, ran, assert_equal_paths):
     layer = CfC(2, 5, backbone_units=8).to(device)
     assert_equal_paths(layer, inputs(layer, 530, 2, "none", device))
     assert ran == ["cfc forward", "cfc backward"] * 2
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("highest", "ieee"), ("high", "tf32")])
+def test_products_are_as_pytorch_may_take_its_own(asked, expected, device, ran, caplog):
+    torch.set_float32_matmul_precision(asked)
+    try:
+        layer = CfC(3, 9, fast=True).to(device)
+        layer(torch.randn(2, 3, 3, device=device))[0].sum().backward()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert ran.precisions == [expected] * 4
+    assert not caplog.records
 
 
 class Operations(TorchDispatchMode):

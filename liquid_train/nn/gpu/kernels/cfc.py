@@ -2,7 +2,7 @@
 
 A program takes a few samples through the whole sequence, so that programs never wait for each other. Within a
 step one product's result is read by the next: it goes through memory, where the backward pass wants it anyway,
-and a barrier. Products are sums of float32 products, as everywhere else (no TF32).
+and a barrier. ``PRECISION`` is how ``tl.dot`` multiplies.
 
 Shapes: T steps, B batch, H hidden units, N heads, K width of the backbone layer, F width of the first map: K,
 or N·H without a backbone.
@@ -22,7 +22,20 @@ _PURE = tl.constexpr(PURE)
 
 
 @triton.jit
-def _product(acc, a, rows, row_ok, width, w, w_row, w_column, columns, column_ok, CHUNK: tl.constexpr):
+def _product(
+    acc,
+    a,
+    rows,
+    row_ok,
+    width,
+    w,
+    w_row,
+    w_column,
+    columns,
+    column_ok,
+    CHUNK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Return ``acc`` plus some rows of ``a`` ``[B, width]`` times some columns of ``w`` ``[width, ·]``."""
     for start in range(0, width, CHUNK):
         inner = start + tl.arange(0, CHUNK)
@@ -35,7 +48,7 @@ def _product(acc, a, rows, row_ok, width, w, w_row, w_column, columns, column_ok
             mask=inner_ok[:, None] & column_ok[None, :],
             other=0.0,
         )
-        acc = tl.dot(left, right, acc, input_precision="ieee")
+        acc = tl.dot(left, right, acc, input_precision=PRECISION)
     return acc
 
 
@@ -53,7 +66,7 @@ def _activation(y, KIND: tl.constexpr):
 @triton.jit
 def _head(
     index: tl.constexpr, source, width, w, x, bias, rows, row_ok, columns, column_ok, H,
-    N: tl.constexpr, BACKBONE: tl.constexpr, CHUNK: tl.constexpr,
+    N: tl.constexpr, BACKBONE: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Return one head for some samples and units, before its activation."""
     at = index * H + columns
@@ -64,7 +77,7 @@ def _head(
         acc = tl.load(
             x + rows[:, None] * (N * H) + at[None, :], mask=row_ok[:, None] & column_ok[None, :], other=0.0
         )
-    return _product(acc, source, rows, row_ok, width, w, 1, width, at, column_ok, CHUNK)
+    return _product(acc, source, rows, row_ok, width, w, 1, width, at, column_ok, CHUNK, PRECISION)
 
 
 @triton.jit
@@ -72,7 +85,7 @@ def forward(
     x, states, recurrent, arguments, values, heads, w, bias, spans, a, w_tau, span, T, B, H, K,
     MODE: tl.constexpr, N: tl.constexpr, BACKBONE: tl.constexpr, ACTIVATION: tl.constexpr,
     KEEPS_ARGUMENT: tl.constexpr, KEEP: tl.constexpr, SPANS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    CHUNK: tl.constexpr,
+    CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Fill states, heads and what the backbone gives.
 
@@ -90,7 +103,9 @@ def forward(
                 ok = row_ok[:, None] & column_ok[None, :]
                 at = rows[:, None] * K + columns[None, :]
                 y = tl.load(x + at, mask=ok, other=0.0)
-                y = _product(y, states, rows, row_ok, H, recurrent, 1, H, columns, column_ok, CHUNK)
+                y = _product(
+                    y, states, rows, row_ok, H, recurrent, 1, H, columns, column_ok, CHUNK, PRECISION
+                )
                 if KEEPS_ARGUMENT:
                     tl.store(arguments + at, y, mask=ok)
                 tl.store(values + at, _activation(y, ACTIVATION), mask=ok)
@@ -108,7 +123,21 @@ def forward(
             ok = row_ok[:, None] & column_ok[None, :]
             u = heads + rows[:, None] * (N * H) + columns[None, :]
             p = _head(
-                0, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H, N, BACKBONE, CHUNK
+                0,
+                source,
+                width,
+                weight,
+                x,
+                bias,
+                rows,
+                row_ok,
+                columns,
+                column_ok,
+                H,
+                N,
+                BACKBONE,
+                CHUNK,
+                PRECISION,
             )
             if MODE == _PURE:
                 tl.store(u, p, mask=ok)
@@ -117,10 +146,38 @@ def forward(
                 new = full - full * tl.exp(-t * rate) * p
             else:
                 q = _head(
-                    1, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H, N, BACKBONE, CHUNK
+                    1,
+                    source,
+                    width,
+                    weight,
+                    x,
+                    bias,
+                    rows,
+                    row_ok,
+                    columns,
+                    column_ok,
+                    H,
+                    N,
+                    BACKBONE,
+                    CHUNK,
+                    PRECISION,
                 )
                 s = _head(
-                    2, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H, N, BACKBONE, CHUNK
+                    2,
+                    source,
+                    width,
+                    weight,
+                    x,
+                    bias,
+                    rows,
+                    row_ok,
+                    columns,
+                    column_ok,
+                    H,
+                    N,
+                    BACKBONE,
+                    CHUNK,
+                    PRECISION,
                 )
                 if SPANS:
                     b = _head(
@@ -138,6 +195,7 @@ def forward(
                         N,
                         BACKBONE,
                         CHUNK,
+                        PRECISION,
                     )
                     tl.store(u + 3 * H, b, mask=ok)
                     s += b * t
@@ -168,6 +226,7 @@ def forward(
 def backward(
     totals, initial, heads, slopes, w, recurrent, T, B, H, K,
     N: tl.constexpr, BACKBONE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHUNK: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Turn slopes into gradients, from the last step to the first; pointers come at the last step.
 
@@ -192,7 +251,7 @@ def backward(
                 column_ok = columns < K
                 ok = row_ok[:, None] & column_ok[None, :]
                 d = tl.zeros((ROWS, COLUMNS), tl.float32)
-                d = _product(d, heads, rows, row_ok, N * H, w, K, 1, columns, column_ok, CHUNK)
+                d = _product(d, heads, rows, row_ok, N * H, w, K, 1, columns, column_ok, CHUNK, PRECISION)
                 slope = slopes + rows[:, None] * K + columns[None, :]
                 tl.store(slope, tl.load(slope, mask=ok, other=0.0) * d, mask=ok)
             tl.debug_barrier()
@@ -209,7 +268,9 @@ def backward(
             ok = row_ok[:, None] & column_ok[None, :]
             to = target + rows[:, None] * H + columns[None, :]
             d = tl.load(to, mask=ok, other=0.0)
-            d = _product(d, source, rows, row_ok, width, recurrent, H, 1, columns, column_ok, CHUNK)
+            d = _product(
+                d, source, rows, row_ok, width, recurrent, H, 1, columns, column_ok, CHUNK, PRECISION
+            )
             tl.store(to, d, mask=ok)
         tl.debug_barrier()
         totals -= B * H
