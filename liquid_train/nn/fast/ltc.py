@@ -36,7 +36,7 @@ def run_ltc(plan: LTCPlan, *tensors: Any) -> Tensor:
         return operators.call("ltc_steps", (plan.unfolds, plan.span), given)
     (sources, *parameters), _ = choose_layout(pairs, mask)
     loops = ltc_loops(plan.unfolds, base, sources is None, spans is not None)
-    if loops is ltc_steps and v.device.type == "cpu" and len(v) == 1:
+    if loops is ltc_steps and single_ltc.serves_single(v, parameters[1].numel()):
         loops = single_ltc
     states: Tensor = LTCFunction.apply(  # type: ignore[no-untyped-call]
         loops, plan.unfolds, sources, base, v, spans, cm, *parameters

@@ -16,7 +16,7 @@ from liquid_train.nn.fast.calls import CfCPlan
 
 Array = npt.NDArray[Any]
 Close = Callable[[Any, Array], None]
-"""Turns the heads of a step, which it has, into the new state, from the step's span or None."""
+"""``close(span, out)`` turns the heads of a step into the new state; the span is that of the sample, or None."""
 
 
 def _relu(x: Array, out: Array) -> Array:
@@ -32,13 +32,18 @@ _ACTIVATIONS: dict[str, tuple[Callable[[Array, Array], Array], float, float]] = 
 """By name: ``f``, ``scale`` and ``gain`` of ``gain · f(scale · x)``."""
 
 
-def serves_single(plan: CfCPlan, x: Tensor, *others: Tensor | None) -> bool:
-    """Return whether a call is one sequence that needs no gradients, on a CPU."""
-    if x.shape[1] != 1 or x.device.type != "cpu" or plan.activation not in _ACTIVATIONS:
+_MOST = 1 << 17
+"""Numbers in weights; to prepare more takes longer than a few quicker steps bring back."""
+
+
+def serves_single(plan: CfCPlan, *tensors: Tensor | None) -> bool:
+    """Return whether a call of ``run_cfc`` is one sequence through a small cell, without gradients, on a CPU."""
+    x, given = tensors[0], [part for part in tensors if part is not None]
+    if x is None or x.shape[1] != 1 or x.device.type != "cpu" or plan.activation not in _ACTIVATIONS:
         return False
-    return not torch.is_grad_enabled() or not any(
-        part is not None and part.requires_grad for part in (x, *others)
-    )
+    if torch.is_grad_enabled() and any(part.requires_grad for part in given):
+        return False
+    return sum(part.numel() for part in tensors[7:] if part is not None) <= _MOST
 
 
 def run_single_cfc(plan: CfCPlan, *tensors: Any, held: Sequence[int] = ()) -> Tensor:

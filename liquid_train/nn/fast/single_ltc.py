@@ -9,7 +9,15 @@ from torch import Tensor
 
 from liquid_train.nn.fast.ltc_steps import run_back
 
-__all__ = ["run_back", "run_steps"]
+__all__ = ["run_back", "run_steps", "serves_single"]
+
+_MOST = 1 << 16
+"""Neurons times synapses: both maps of a step are so large, and mostly zeros."""
+
+
+def serves_single(v: Tensor, synapses: int) -> bool:
+    """Return whether potentials ``[B, H]`` are of one sample of a small circuit, on a CPU."""
+    return len(v) == 1 and v.device.type == "cpu" and v.shape[1] * synapses <= _MOST
 
 
 def run_steps(
@@ -25,6 +33,7 @@ def run_steps(
 ) -> Tensor:
     """Return the potentials before the first step and after each, ``[T + 1, 1, H]``; see ``LTCFunction``."""
     T, H = len(base), v.shape[1]
+    # Of every pair a synapse.
     if sources is None:
         sources = torch.arange(len(slope)).repeat_interleave(H)
         weights = torch.cat([torch.diag_embed(part).flatten(0, 1) for part in weights], 1)

@@ -80,3 +80,13 @@ def test_weights_that_need_gradients_get_them():
     with pytest.raises(TypeError):  # the loop in tensor operations, taken away above
         layer(torch.randn(1, 5, 3, requires_grad=True))
     assert not layer(torch.randn(1, 5, 3))[0].requires_grad
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: CfC(3, 128, backbone_units=256), lambda: LTC(3, 64), lambda: LTC(3, AutoNCP(128, 4))]
+)
+def test_larger_cells_do_not(build):
+    """To prepare them, or to multiply all of their zeros, would take longer than PyTorch."""
+    layer = build()
+    with torch.no_grad(), pytest.raises(TypeError):
+        layer(torch.randn(1, 5, 3))

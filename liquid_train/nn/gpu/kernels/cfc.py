@@ -23,19 +23,9 @@ _PURE = tl.constexpr(PURE)
 
 @triton.jit
 def _product(
-    acc,
-    a,
-    rows,
-    row_ok,
-    width,
-    w,
-    w_row,
-    w_column,
-    columns,
-    column_ok,
-    CHUNK: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    acc, a, rows, row_ok, width, w, w_row, w_column, columns, column_ok,
+    CHUNK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Return ``acc`` plus some rows of ``a`` ``[B, width]`` times some columns of ``w`` ``[width, ·]``."""
     for start in range(0, width, CHUNK):
         inner = start + tl.arange(0, CHUNK)
@@ -123,22 +113,9 @@ def forward(
             ok = row_ok[:, None] & column_ok[None, :]
             u = heads + rows[:, None] * (N * H) + columns[None, :]
             p = _head(
-                0,
-                source,
-                width,
-                weight,
-                x,
-                bias,
-                rows,
-                row_ok,
-                columns,
-                column_ok,
-                H,
-                N,
-                BACKBONE,
-                CHUNK,
-                PRECISION,
-            )
+                0, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H,
+                N, BACKBONE, CHUNK, PRECISION,
+            )  # fmt: skip
             if MODE == _PURE:
                 tl.store(u, p, mask=ok)
                 full = tl.load(a + columns, mask=column_ok, other=0.0)[None, :]
@@ -146,57 +123,18 @@ def forward(
                 new = full - full * tl.exp(-t * rate) * p
             else:
                 q = _head(
-                    1,
-                    source,
-                    width,
-                    weight,
-                    x,
-                    bias,
-                    rows,
-                    row_ok,
-                    columns,
-                    column_ok,
-                    H,
-                    N,
-                    BACKBONE,
-                    CHUNK,
-                    PRECISION,
-                )
+                    1, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H,
+                    N, BACKBONE, CHUNK, PRECISION,
+                )  # fmt: skip
                 s = _head(
-                    2,
-                    source,
-                    width,
-                    weight,
-                    x,
-                    bias,
-                    rows,
-                    row_ok,
-                    columns,
-                    column_ok,
-                    H,
-                    N,
-                    BACKBONE,
-                    CHUNK,
-                    PRECISION,
-                )
+                    2, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H,
+                    N, BACKBONE, CHUNK, PRECISION,
+                )  # fmt: skip
                 if SPANS:
                     b = _head(
-                        3,
-                        source,
-                        width,
-                        weight,
-                        x,
-                        bias,
-                        rows,
-                        row_ok,
-                        columns,
-                        column_ok,
-                        H,
-                        N,
-                        BACKBONE,
-                        CHUNK,
-                        PRECISION,
-                    )
+                        3, source, width, weight, x, bias, rows, row_ok, columns, column_ok, H,
+                        N, BACKBONE, CHUNK, PRECISION,
+                    )  # fmt: skip
                     tl.store(u + 3 * H, b, mask=ok)
                     s += b * t
                 p, q, s = tl.sigmoid(p), tl.sigmoid(q), tl.sigmoid(s)
