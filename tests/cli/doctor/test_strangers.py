@@ -17,7 +17,9 @@ from liquid_train.doctor.examine import DEFAULTS
     ],
 )
 def test_servers_that_are_none_of_these(talk, said, doctor, monkeypatch):
-    monkeypatch.setattr(web, "TIMEOUT", 0.3)
+    # A busy machine may take longer than this to hear from those that do answer.
+    if talk in (silence, drip):
+        monkeypatch.setattr(web, "TIMEOUT", 0.3)
     with talking(talk) as url:
         code, found = doctor(*(word for name in DEFAULTS for word in (f"--{name}", url)))
     assert code == 1
