@@ -97,6 +97,30 @@ def test_curves_move_and_a_kill_is_shown(visit, learning, address, exporter):
     assert page.text("#model") == HOSTILE
 
 
+NARROW = """(() => {
+  charts.get("memory")?.destroy();
+  charts.delete("memory");
+  draw("memory", [0, 1, 2], [["processes", [546e6, 547e6, 548e6]]], { form: bytes });
+  return new Promise((done) => setTimeout(() => {
+    const chart = charts.get("memory"), axis = chart.axes[1];
+    chart.ctx.font = axis.font[0];
+    const widest = Math.max(...axis._values.map((label) => chart.ctx.measureText(label).width));
+    done([Math.max(...axis._values.map((label) => label.length)), widest / devicePixelRatio, axis._size]);
+  }));
+})()"""
+
+
+def test_a_scale_has_room_for_long_figures(visit, learning, address):
+    """Memory that hardly changes needs many digits: "548.00 MB"."""
+    learning("Slow")
+    page = visit(address())
+    page.until(ACROSS)
+    characters, widest, size = page.page.evaluate(NARROW)
+    assert characters >= len("548.00 MB")
+    # uPlot's ticks of 10 pixels, and 5 before the figures.
+    assert widest + 15 <= size
+
+
 def test_restarted_exporter_knows_the_course(visit, learning, address, exporter):
     learning("Slow")
     page = visit(address())

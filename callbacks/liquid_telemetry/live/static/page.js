@@ -257,6 +257,10 @@ function digits(tick, ticks) {
   return gap > 0 && tick ? Math.min(9, Math.max(3, Math.ceil(Math.log10(Math.abs(tick) / gap)) + 2)) : 3;
 }
 
+function room(_, labels) {
+  return Math.max(66, 20 + 7 * Math.max(0, ...(labels ?? []).map((label) => label.length)));
+}
+
 function options(place, names, { log, bars, each, form, epochs }) {
   const axis = { stroke: css("--dim"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line"), width: 1 } };
   const inSteps = epochs || $("across").value === "step";
@@ -265,7 +269,7 @@ function options(place, names, { log, bars, each, form, epochs }) {
     ...(each && i ? { scale: "second" } : {}),
     ...(bars ? { fill: css("--c0"), paths: uPlot.paths.bars({ size: [0.8, 60] }), points: { show: false } } : { points: { show: false } }),
   }));
-  const left = { ...axis, size: 66, values: (_, ticks) => ticks.map((tick) => known(tick) ? form(tick, digits(tick, ticks)) : "") };
+  const left = { ...axis, size: room, values: (_, ticks) => ticks.map((tick) => known(tick) ? form(tick, digits(tick, ticks)) : "") };
   return {
     width: Math.max(200, place.clientWidth), height: 200, cursor: { drag: { x: true, y: false } },
     legend: { live: true },
