@@ -6,7 +6,6 @@ The kernels read the weights where they are at each step, so nothing that is kep
 import ctypes
 from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -48,10 +47,14 @@ class Step:
         self.function = function
         self.outputs = outputs
         self.inputs, self.size = cell.sensory_size, cell.state_size
-        modules = list(cell.modules())[1:]
+        self.modules = modules = _modules(cell)
         self.served = all(type(m) is nn.Linear or not m._parameters for m in modules)
         self.hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self.key: list[object] = []
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Give copies and files of the cell None: they make their own."""
+        return type(None), ()
 
     def run(self, cell: Any, x: Tensor, h: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor] | None:
         """Return output and new state, or None where this does not serve."""
@@ -85,7 +88,13 @@ class Step:
         return True
 
 
-_steps: WeakKeyDictionary[nn.Module, Step] = WeakKeyDictionary()
+def _modules(cell: nn.Module) -> list[nn.Module]:
+    """Return the modules that the cell has in it."""
+    found = [*cell._modules.values()]
+    for module in found:
+        if module is not None and module._modules:
+            found += module._modules.values()
+    return [module for module in found if module is not None]
 
 
 def quick_step(
@@ -115,9 +124,10 @@ def quick_step(
     library = native()
     if library is None:
         return None
-    step = _steps.get(cell)
-    if step is None:
-        step = _steps[cell] = make(cell, library)
+    step = vars(cell).get("_step")
+    if step is None or step.modules != _modules(cell):
+        # Not in a dictionary of cells: a hook that knows its cell would keep it there for good.
+        step = vars(cell)["_step"] = make(cell, library)
     if isinstance(t, Tensor):
         t = t.contiguous()
     return step.run(cell, x.contiguous(), h.contiguous(), t)

@@ -6,6 +6,7 @@ import weakref
 import pytest
 import torch
 from ncps.wirings import AutoNCP
+from torch import nn
 
 from liquid_train.nn import LTC, CfC
 from liquid_train.nn.native import step as module
@@ -89,10 +90,34 @@ def test_a_change_of_a_setting_is_seen(kernels):
             torch.testing.assert_close(mine, plain, rtol=1e-5, atol=2e-6)
 
 
-def test_a_cell_is_freed(kernels):
+def test_a_module_in_place_of_another_is_seen(kernels, steps):
+    cell = CfC(3, 8).rnn_cell
+    x, h = torch.randn(1, 3), torch.randn(1, 8)
+    both(cell, x, h)
+    shifted = type("Shifted", (nn.Linear,), {"forward": lambda self, z: nn.Linear.forward(self, z) + 1})
+    changes = [
+        (lambda: setattr(cell, "time_b", nn.Linear(128, 8)), True),
+        (lambda: cell.backbone.__setitem__(0, nn.Linear(11, 128)), True),
+        (lambda: cell.backbone.__setitem__(1, nn.ReLU()), True),
+        (lambda: cell.backbone.append(nn.Softplus()), False),
+        (lambda: setattr(cell, "backbone", CfC(3, 8).rnn_cell.backbone), True),
+        (lambda: setattr(cell, "ff1", shifted(128, 8)), False),
+    ]
+    for change, served in changes:
+        change()
+        for mine, plain in zip(*both(cell, x, h), strict=True):
+            torch.testing.assert_close(mine, plain, rtol=1e-5, atol=2e-6)
+        assert steps[-1] is served
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_cell_is_freed(hooked, kernels):
     for kind in (CfC, LTC):
         layer = kind(3, 8)
         cell = layer.rnn_cell
+        if hooked and kind is CfC:
+            cell.ff1.register_full_backward_hook(lambda *_, cell=cell: None)
+            cell.ff1.register_forward_hook(lambda *_, cell=cell: None).remove()
         with torch.no_grad():
             cell(torch.randn(1, 3), torch.randn(1, 8))
         gone = weakref.ref(cell)
