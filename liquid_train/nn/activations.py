@@ -20,14 +20,21 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
 }
 
+_KNOWN = frozenset(ACTIVATIONS.values())
+
 
 def common_activation(backbone: nn.Sequential) -> str | None:
-    """Return the class name of the activation after every layer, or None if they differ or CfC names none such.
+    """Return the class name of the activation after every layer, or None where it is no such backbone.
 
-    A backbone's modules can be replaced by others.
+    A backbone's modules can be replaced by others: the activations may differ, lack after a layer, or be none
+    that CfC names.
     """
-    found = [part for part in backbone if not isinstance(part, nn.Linear | nn.Dropout)]
-    (kind, *others) = {type(part) for part in found}
-    known = kind in ACTIVATIONS.values() and not others
-    exact = all(getattr(part, "approximate", "none") == "none" for part in found)
-    return kind.__name__ if known and exact else None
+    parts = [part for part in backbone if not isinstance(part, nn.Dropout)]
+    linears, activations = parts[::2], parts[1::2]
+    kinds = {type(part) for part in activations}
+    if len(kinds) != 1 or len(linears) != len(activations):
+        return None
+    (kind,) = kinds
+    exact = kind is not nn.GELU or all(part.approximate == "none" for part in activations)
+    mapped = all(isinstance(part, nn.Linear) for part in linears)
+    return kind.__name__ if kind in _KNOWN and exact and mapped else None

@@ -6,11 +6,12 @@ Shapes: T steps, B batch, C input channels, H hidden units, S sources of synapse
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from liquid_train.nn.activations import common_activation
 from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.ltc_cell import LTCCell, affine
+from liquid_train.nn.shapes import cfc_linears
 
 Tensors = tuple[Any, ...]
 """Tensors or None, as the plan says."""
@@ -59,16 +60,14 @@ class LTCPlan:
 def cfc_call(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> tuple[CfCPlan, Tensors]:
     """Return constants and tensors for input ``x``, state ``h`` and spans, ``[T, B, 1]`` or one number."""
     times, span = (spans, 1.0) if isinstance(spans, Tensor) else (None, spans)
-    linears = [module for module in cell.backbone or () if isinstance(module, nn.Linear)]
+    backbone, heads = cfc_linears(cell)
     activation = "ReLU" if cell.backbone is None else common_activation(cell.backbone)
     assert activation is not None
-    plan = CfCPlan(cell.mode, len(linears), activation, span)
-    pure = cell.mode == "pure"
-    linears += [cell.ff1] if pure else [cell.ff1, cell.ff2, cell.time_a, cell.time_b]
-    closed = (cell.A, cell.w_tau) if pure else (None, None)
-    time_mask = cell.sparsity_mask if cell.strict_wiring else None
-    maps = [part for linear in linears for part in (linear.weight, linear.bias)]
-    return plan, (x, h, times, cell.sparsity_mask, time_mask, *closed, *maps)
+    plan = CfCPlan(cell.mode, len(backbone), activation, span)
+    closed = (cell.A, cell.w_tau) if cell.mode == "pure" else (None, None)
+    mask = cell.sparsity_mask
+    maps = [linear._parameters[name] for linear in (*backbone, *heads) for name in ("weight", "bias")]
+    return plan, (x, h, times, mask, mask if cell.strict_wiring else None, *closed, *maps)
 
 
 def ltc_call(cell: LTCCell, x: Tensor, v: Tensor, spans: Tensor | float) -> tuple[LTCPlan, Tensors]:

@@ -1,7 +1,5 @@
 """What the fast path cannot serve, and why."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
@@ -10,6 +8,7 @@ from liquid_train.nn.activations import common_activation
 from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.memory_cell import MemoryCell
+from liquid_train.nn.shapes import cfc_misfit, inner_modules, ltc_misfit
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
 
 Cell = CfCCell | WiredCfCCell | LTCCell
@@ -39,68 +38,75 @@ def why_not(
         return "a torch.func transform is active"
     if type(cell) not in (CfCCell, WiredCfCCell, LTCCell):
         return f"{type(cell).__name__} is a cell of your own"
-    return _of_modules(cell) or _of_tensors(cell, inputs, spans, state)
+    if "_is_replica" in vars(cell):
+        return "nn.DataParallel has put copies in place of the parameters"
+    modules = [cell, *inner_modules(cell)]
+    return _of_modules(cell, modules) or _of_tensors(cell, modules, inputs, spans, state)
 
 
-def _of_modules(cell: Cell) -> str | None:
-    for module in _modules(cell):
+def _of_modules(cell: Cell, modules: list[nn.Module]) -> str | None:
+    for module in modules:
         if _has_hooks(module):
             return f"{_name(cell, module)} has hooks, which only the plain path calls"
-        if isinstance(module, nn.Linear) and type(module) is not nn.Linear:
-            return f"{_name(cell, module)} is a {type(module).__name__}, not a plain Linear"
-        if isinstance(module, nn.Linear) and module._parameters["bias"] is None:
-            return f"{_name(cell, module)} has no bias"
-        if isinstance(module, nn.Dropout) and module.training and module.p > 0:
-            return f"backbone_dropout={module.p} draws anew at each step"
-        if isinstance(module, nn.Sequential) and common_activation(module) is None:
+        if isinstance(module, nn.Linear):
+            if type(module) is not nn.Linear:
+                return f"{_name(cell, module)} is a {type(module).__name__}, not a plain Linear"
+            if module._parameters["bias"] is None:
+                return f"{_name(cell, module)} has no bias"
+        elif isinstance(module, nn.Dropout):
+            if module.training and module.p > 0:
+                return f"backbone_dropout={module.p} draws anew at each step"
+        elif isinstance(module, nn.Sequential) and common_activation(module) is None:
             return f"{_name(cell, module)} has activations that only the plain path knows"
     return None
-
-
-def _modules(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield all modules, as ``module.modules()`` does in ten times the time."""
-    yield module
-    for child in module._modules.values():
-        if child is not None:
-            yield from _modules(child)
 
 
 def _name(cell: Cell, wanted: nn.Module) -> str:
     return next(name for name, module in cell.named_modules() if module is wanted) or "the cell"
 
 
-def _of_tensors(cell: Cell, inputs: Tensor, spans: Tensor | float, state: tuple[Tensor, ...]) -> str | None:
-    tensors = list(_tensors(cell, spans, state))
-    first = tensors[0][1]
-    if first.device.type == "meta":
+def _of_tensors(
+    cell: Cell,
+    modules: list[nn.Module],
+    inputs: Tensor,
+    spans: Tensor | float,
+    state: tuple[Tensor, ...],
+) -> str | None:
+    tensors = _tensors(modules, spans, state)
+    dtype, device = tensors[0][1].dtype, tensors[0][1].device
+    if device.type == "meta":
         return "the parameters are on the meta device"
+    if dtype not in _DTYPES:
+        return f"the first parameter has dtype {dtype}: it serves float32, float64 and autocast"
     for name, tensor in tensors:
         if type(tensor) not in _PLAIN:
             return f"{name} is a {type(tensor).__name__}"
-        if tensor.dtype not in _DTYPES:
-            return f"{name} has dtype {tensor.dtype}: it serves float32, float64 and autocast"
-        if tensor.dtype != first.dtype:
-            return f"{name} has dtype {tensor.dtype} but the first parameter has {first.dtype}"
-        if tensor.device != first.device:
-            return f"{name} is on {tensor.device} but the first parameter is on {first.device}"
+        if tensor.dtype != dtype:
+            return f"{name} has dtype {tensor.dtype} but the first parameter has {dtype}"
+        if tensor.device != device:
+            return f"{name} is on {tensor.device} but the first parameter is on {device}"
     kept = (inputs, *(tensor for _, tensor in tensors)) if torch.is_grad_enabled() else ()
     # Compilers do not know the question.
     if not torch.compiler.is_compiling() and any(tensor.is_inference() for tensor in kept):
         return "a tensor was made in inference mode, where autograd cannot keep it"
-    if inputs.dtype != first.dtype and not torch.is_autocast_enabled(first.device.type):
-        return f"input has dtype {inputs.dtype} but the parameters have {first.dtype}"
-    return None
+    if inputs.dtype != dtype and not torch.is_autocast_enabled(device.type):
+        return f"input has dtype {inputs.dtype} but the parameters have {dtype}"
+    cells = [module for module in modules if isinstance(module, CfCCell)]
+    misfits = map(ltc_misfit, [cell]) if isinstance(cell, LTCCell) else map(cfc_misfit, cells)
+    return next(filter(None, misfits), None)
 
 
-def _tensors(cell: Cell, spans: Tensor | float, state: tuple[Tensor, ...]) -> Iterator[tuple[str, Tensor]]:
-    for module in _modules(cell):
-        for named in (module._parameters, module._buffers):
-            for name, tensor in named.items():
-                if tensor is not None:
-                    yield name, tensor
-    yield from (("hx", part) for part in state)
+def _tensors(
+    modules: list[nn.Module], spans: Tensor | float, state: tuple[Tensor, ...]
+) -> list[tuple[str, Tensor]]:
+    found: list[tuple[str, Tensor | None]] = []
+    for module in modules:
+        found += module._parameters.items()
+        found += module._buffers.items()
+    found += [("hx", part) for part in state]
     if isinstance(spans, Tensor):
-        yield "timespans", spans
+        found.append(("timespans", spans))
+    return [(name, tensor) for name, tensor in found if tensor is not None]
 
 
 def _has_hooks(module: nn.Module) -> bool:

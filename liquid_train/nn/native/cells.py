@@ -17,6 +17,7 @@ from liquid_train.nn.native.structures import (
     address,
     addresses,
 )
+from liquid_train.nn.shapes import cfc_linears, cfc_misfit, ltc_misfit
 
 if TYPE_CHECKING:
     from liquid_train.nn.cfc_cell import CfCCell
@@ -30,16 +31,17 @@ _SYNAPSES = ("w", "mu", "sigma", "erev")
 
 def cfc_step(cell: "CfCCell", library: Library) -> Step:
     """Return the step of a CfC cell."""
-    backbone = [module for module in cell.backbone or () if isinstance(module, nn.Linear)]
+    backbone, heads = cfc_linears(cell)
     pure = cell.mode == "pure"
-    heads = [cell.ff1] if pure else [cell.ff1, cell.ff2, cell.time_a, cell.time_b]
     activation = "ReLU" if cell.backbone is None else common_activation(cell.backbone)
     places: list[Place] = [(m._parameters, name) for m in (*backbone, *heads) for name in ("weight", "bias")]
     places += [(cell._parameters, name) for name in (("A", "w_tau") if pure else ())]
     masked = cell.sparsity_mask is not None
     places += [(cell._buffers, "sparsity_mask")] if masked else []
 
-    def fill(cell: "CfCCell", tensors: list[Tensor]) -> tuple[CfCCall, object]:
+    def fill(cell: "CfCCell", tensors: list[Tensor]) -> tuple[CfCCall, object] | None:
+        if cfc_misfit(cell):
+            return None
         split = 2 * len(backbone)
         first, second = addresses(tensors[:split]), addresses(tensors[split : split + 2 * len(heads)])
         rest = tensors[split + 2 * len(heads) :]
@@ -76,7 +78,9 @@ def ltc_step(cell: "LTCCell", library: Library) -> Step:
     places: list[Place] = [(cell._parameters, name) for name in (*names, *mapped)]
     places += [(cell._buffers, name) for name in ("sensory_sparsity_mask", "sparsity_mask")]
 
-    def fill(cell: "LTCCell", tensors: list[Tensor]) -> tuple[LTCCall, object]:
+    def fill(cell: "LTCCell", tensors: list[Tensor]) -> tuple[LTCCall, object] | None:
+        if ltc_misfit(cell):
+            return None
         found: list[Any] = [address(tensor) for tensor in tensors]
         sensory_mask, mask = found[-2:]
         call = LTCCall(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from liquid_train.nn.native.library import Library, native
+from liquid_train.nn.shapes import inner_modules
 
 MOST_SAMPLES = 32
 """From about here on a product with all samples at once is faster."""
@@ -26,8 +27,8 @@ class Step:
         cell: The cell.
         places: Its tensors.
         settings: Names of the cell's attributes that the structure depends on.
-        fill: Takes the cell and the tensors; returns the structure, and what must live as long. It must not
-            hold the cell, which would then never be freed.
+        fill: Takes the cell and the tensors; returns the structure, and what must live as long, or None where
+            the tensors have not the shapes that the kernels read.
         function: Of the library.
         outputs: Number of outputs where they are not the state.
     """
@@ -37,7 +38,7 @@ class Step:
         cell: Any,
         places: Iterable[Place],
         settings: tuple[str, ...],
-        fill: Callable[[Any, list[Tensor]], tuple[ctypes.Structure, object]],
+        fill: Callable[[Any, list[Tensor]], tuple[ctypes.Structure, object] | None],
         function: Any,
         outputs: int | None = None,
     ) -> None:
@@ -47,7 +48,7 @@ class Step:
         self.function = function
         self.outputs = outputs
         self.inputs, self.size = cell.sensory_size, cell.state_size
-        self.modules = modules = _modules(cell)
+        self.modules = modules = inner_modules(cell)
         self.served = all(type(m) is nn.Linear or not m._parameters for m in modules)
         self.hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self.key: list[object] = []
@@ -81,20 +82,13 @@ class Step:
         tensors = [place[name] for place, name in self.places]
         if not all(_plain(tensor) and tensor.is_contiguous() for tensor in tensors):
             return False
-        call, kept = self.fill(cell, tensors)
-        self.kept = call, kept
-        self.address = ctypes.addressof(call)
+        filled = self.fill(cell, tensors)
+        if filled is None:
+            return False
+        self.kept = filled
+        self.address = ctypes.addressof(filled[0])
         self.key = key
         return True
-
-
-def _modules(cell: nn.Module) -> list[nn.Module]:
-    """Return the modules that the cell has in it."""
-    found = [*cell._modules.values()]
-    for module in found:
-        if module is not None and module._modules:
-            found += module._modules.values()
-    return [module for module in found if module is not None]
 
 
 def quick_step(
@@ -124,8 +118,8 @@ def quick_step(
     library = native()
     if library is None:
         return None
-    step = vars(cell).get("_step")
-    if step is None or step.modules != _modules(cell):
+    step: Step | None = vars(cell).get("_step")
+    if step is None or step.modules != inner_modules(cell):
         # Not in a dictionary of cells: a hook that knows its cell would keep it there for good.
         step = vars(cell)["_step"] = make(cell, library)
     if isinstance(t, Tensor):

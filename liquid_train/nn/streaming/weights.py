@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from liquid_train.nn.activations import common_activation
 from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.ltc_cell import LTCCell
+from liquid_train.nn.shapes import cfc_linears, cfc_misfit, ltc_misfit
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
 
 Array = npt.NDArray[Any]
@@ -95,6 +96,7 @@ def cfc_weights(cell: CfCCell | WiredCfCCell) -> list[CfCWeights]:
 
 def ltc_weights(cell: LTCCell) -> LTCWeights:
     """Return the weights of an LTC cell."""
+    _check(ltc_misfit(cell))
     with torch.no_grad():
         gleak = cell._positive(cell.gleak)
         scale, shift = _mapping(cell.input_w, cell.input_b, cell.sensory_w[:, 0])
@@ -127,12 +129,13 @@ def frozen(tensor: Tensor) -> Array:
 
 
 def _cfc(cell: CfCCell) -> CfCWeights:
-    linears = [module for module in cell.backbone or () if isinstance(module, nn.Linear)]
+    linears, _ = cfc_linears(cell)
     name = "Tanh" if cell.backbone is None else common_activation(cell.backbone)
     if name is None:
         raise ValueError(
             "the backbone's activations cannot be streamed: use one that CfC names, after every layer"
         )
+    _check(cfc_misfit(cell))
     gain, scale = _TANH.get(name, (1.0, 1.0))
     maps, factor = [], 1.0
     for linear in linears:
@@ -155,6 +158,11 @@ def _cfc(cell: CfCCell) -> CfCWeights:
         a=frozen(cell.A[0] if pure else none),
         rate=frozen(cell.w_tau[0].abs() if pure else none),
     )
+
+
+def _check(misfit: str | None) -> None:
+    if misfit:
+        raise ValueError(f"{misfit}, so the cell cannot be streamed: run the layer with fast=False")
 
 
 def _map(linear: nn.Linear, factor: float = 1.0, mask: Tensor | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """Who runs a call: the fast path, the plain loop, or an error that says why not."""
 
 import copy
+import importlib
 import io
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import torch
 from ncps.wirings import AutoNCP
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 from liquid_train.nn import LTC, CfC
@@ -80,6 +82,24 @@ def unbiased():
     return layer
 
 
+def unfinished():
+    layer = CfC(3, 6, backbone_layers=2)
+    del layer.rnn_cell.backbone[3]
+    return layer
+
+
+def pruned():
+    layer = bent(0, nn.Linear(9, 40))
+    layer.rnn_cell.backbone[2] = nn.Linear(40, 128)
+    return layer
+
+
+def shared():
+    layer = LTC(3, 6)
+    layer.rnn_cell.gleak = nn.Parameter(torch.ones(1))
+    return layer
+
+
 REFUSED = {
     "mixed_memory=True": (lambda: CfC(3, 6, mixed_memory=True), torch.float32),
     "ff1 has hooks": (hooked, torch.float32),
@@ -88,6 +108,9 @@ REFUSED = {
     "backbone has activations that": (lambda: bent(1, nn.Softplus()), torch.float32),
     "backbone has activations": (lambda: bent(3, nn.Softplus()), torch.float32),
     "backbone has activations that only": (lambda: bent(3, nn.GELU("tanh")), torch.float32),
+    "backbone has activations .*knows": (unfinished, torch.float32),
+    "a tensor of shape .128, 40. is where .40, 40. belongs": (pruned, torch.float32),
+    "a tensor of shape .1,. is where .6,. belongs": (shared, torch.float32),
     "backbone_dropout=0.5": (lambda: CfC(3, 6, backbone_dropout=0.5), torch.float32),
     "dtype torch.bfloat16": (lambda: CfC(3, 6).bfloat16(), torch.bfloat16),
 }
@@ -103,6 +126,20 @@ def test_where_it_cannot_serve_true_says_why_and_auto_does_without(reason, calls
     layer.fast = "auto"
     layer(x(dtype))
     assert not calls
+
+
+def test_pruned_weights(backend):
+    """While a mask is at work a hook multiplies with it; when it is done the weight comes after the bias."""
+    layer, given = CfC(3, 6), x()
+    for module in (layer.rnn_cell.backbone[0], layer.rnn_cell.time_b):
+        prune.random_unstructured(module, "weight", 0.5)
+    expected = layer(given)[0]
+    for module in (layer.rnn_cell.backbone[0], layer.rnn_cell.time_b):
+        prune.remove(module, "weight")
+    layer.fast = True
+    torch.testing.assert_close(layer(given)[0], expected)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(given[:, :1])[0], expected[:, :1])
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -254,6 +291,23 @@ def test_copies_and_files(build, kernels):
         torch.save(layer, file)
         file.seek(0)
         assert torch.equal(torch.load(file, weights_only=False)(given)[0], expected)
+
+
+def test_replicas_of_one_process(build, backend, monkeypatch):
+    """Those of ``nn.DataParallel`` have tensors in place of parameters; here they stay on the CPU."""
+    module = importlib.import_module("torch.nn.parallel.replicate")
+
+    def copies(tensors, devices, detach=False):
+        return [[part.detach() if detach else part.view_as(part) for part in tensors] for _ in devices]
+
+    monkeypatch.setattr(module, "_broadcast_coalesced_reshape", copies)
+    layer, given = build(), x()
+    expected = layer(given)[0]
+    for replica in module.replicate(layer, [0, 1]):
+        output = replica(given)[0]
+        torch.testing.assert_close(output, expected)
+        output.sum().backward()
+    assert all(p.grad is not None for name, p in layer.named_parameters() if "output" not in name)
 
 
 def test_data_parallel(tmp_path, kernels):

@@ -1,6 +1,7 @@
 """One step without autograd, in C++, equals the plain one and sees every change of the weights."""
 
 import gc
+import itertools
 import weakref
 
 import pytest
@@ -90,6 +91,11 @@ def test_a_change_of_a_setting_is_seen(kernels):
             torch.testing.assert_close(mine, plain, rtol=1e-5, atol=2e-6)
 
 
+def pruned(*widths):
+    maps = [nn.Linear(*pair) for pair in itertools.pairwise(widths)]
+    return nn.Sequential(*(part for map in maps for part in (map, nn.Tanh())))
+
+
 def test_a_module_in_place_of_another_is_seen(kernels, steps):
     cell = CfC(3, 8).rnn_cell
     x, h = torch.randn(1, 3), torch.randn(1, 8)
@@ -101,6 +107,8 @@ def test_a_module_in_place_of_another_is_seen(kernels, steps):
         (lambda: cell.backbone.__setitem__(1, nn.ReLU()), True),
         (lambda: cell.backbone.append(nn.Softplus()), False),
         (lambda: setattr(cell, "backbone", CfC(3, 8).rnn_cell.backbone), True),
+        (lambda: setattr(cell, "backbone", pruned(11, 40, 128)), False),
+        (lambda: setattr(cell, "backbone", pruned(11, 128)), True),
         (lambda: setattr(cell, "ff1", shifted(128, 8)), False),
     ]
     for change, served in changes:
@@ -108,6 +116,16 @@ def test_a_module_in_place_of_another_is_seen(kernels, steps):
         for mine, plain in zip(*both(cell, x, h), strict=True):
             torch.testing.assert_close(mine, plain, rtol=1e-5, atol=2e-6)
         assert steps[-1] is served
+
+
+def test_a_parameter_of_another_shape_is_seen(kernels, steps):
+    cell = LTC(3, 8).rnn_cell
+    x, h = torch.randn(1, 3), torch.randn(1, 8)
+    both(cell, x, h)
+    cell.gleak = nn.Parameter(torch.ones(1))
+    for mine, plain in zip(*both(cell, x, h), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-5, atol=2e-6)
+    assert steps == [True, False]
 
 
 @pytest.mark.parametrize("hooked", [False, True])

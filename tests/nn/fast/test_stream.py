@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ncps.wirings import AutoNCP, FullyConnected
+from torch import nn
 
 from liquid_train.nn import LTC, CfC
 from liquid_train.nn.native.library import without_kernels
@@ -266,6 +267,20 @@ def test_options_are_checked():
         layer.stream(0)
     with pytest.raises(ValueError, match="weights are bfloat16"):
         layer.bfloat16().stream()
+
+
+def test_a_cell_of_other_shapes_is_refused():
+    """What is in the place of a module or parameter may have another shape, which kernels would not see."""
+    layer = CfC(3, 6, backbone_layers=2)
+    layer.rnn_cell.backbone[0], layer.rnn_cell.backbone[2] = nn.Linear(9, 40), nn.Linear(40, 128)
+    with pytest.raises(
+        ValueError, match=r"shape \(128, 40\) is where \(40, 40\) belongs, so the cell cannot"
+    ):
+        layer.stream()
+    layer = LTC(3, 6)
+    layer.rnn_cell.gleak = nn.Parameter(torch.ones(1))
+    with pytest.raises(ValueError, match=r"shape \(1,\) is where \(6,\) belongs"):
+        layer.stream()
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -1,0 +1,68 @@
+"""Whether a cell's modules and tensors still have the shapes that the cell gave them.
+
+They can be replaced by others, as pruning does. What the plain step reads as it is, or broadcasts, kernels
+would read beyond its end.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from liquid_train.nn.cfc_cell import CfCCell
+    from liquid_train.nn.ltc_cell import LTCCell
+
+Shape = tuple[int, ...]
+
+
+def inner_modules(cell: nn.Module) -> list[nn.Module]:
+    """Return the modules within a cell, as ``modules()`` does in a tenth of the time."""
+    found = [*cell._modules.values()]
+    for module in found:
+        if module is not None and module._modules:
+            found += module._modules.values()
+    return [module for module in found if module is not None]
+
+
+def cfc_linears(cell: "CfCCell") -> tuple[list[nn.Linear], list[nn.Linear]]:
+    """Return the Linear modules of the backbone, and the heads: ff1, or ff1, ff2, time_a and time_b."""
+    modules: dict[str, Any] = cell._modules
+    backbone = [module for module in cell.backbone or () if isinstance(module, nn.Linear)]
+    names = ("ff1",) if cell.mode == "pure" else ("ff1", "ff2", "time_a", "time_b")
+    return backbone, [modules[name] for name in names]
+
+
+def cfc_misfit(cell: "CfCCell") -> str | None:
+    """Return what does not fit in a CfC cell, all layers of whose backbone are equally wide, or None."""
+    backbone, heads = cfc_linears(cell)
+    H, features = cell.hidden_size, cell.input_size + cell.hidden_size
+    width = len(backbone[0].bias) if backbone else features
+    tensors: list[Any] = [
+        linear._parameters[name] for linear in (*backbone, *heads) for name in ("weight", "bias")
+    ]
+    shapes: list[Shape] = []
+    for index in range(len(backbone)):
+        shapes += (width, features if index == 0 else width), (width,)
+    shapes += ((H, width), (H,)) * len(heads)
+    tensors.append(cell._buffers["sparsity_mask"])
+    tensors += [cell._parameters.get(name) for name in ("A", "w_tau")]
+    return _misfit(tensors, [*shapes, (H, width), (1, H), (1, H)])
+
+
+def ltc_misfit(cell: "LTCCell") -> str | None:
+    """Return what does not fit in an LTC cell, or None."""
+    C, H, M = cell.sensory_size, cell.state_size, cell.motor_size
+    given = {**cell._parameters, **cell._buffers}
+    shapes: dict[str, Shape] = dict.fromkeys(("gleak", "vleak", "cm"), (H,))
+    for name in ("sigma", "mu", "w", "erev", "sparsity_mask"):
+        shapes[name], shapes[f"sensory_{name}"] = (H, H), (C, H)
+    for name in ("w", "b"):
+        shapes[f"input_{name}"], shapes[f"output_{name}"] = (C,), (M,)
+    return _misfit([given.get(name) for name in shapes], [*shapes.values()])
+
+
+def _misfit(tensors: list[Any], shapes: list[Shape]) -> str | None:
+    for tensor, shape in zip(tensors, shapes, strict=True):
+        if tensor is not None and tensor.shape != shape:
+            return f"a tensor of shape {tuple(tensor.shape)} is where {shape} belongs"
+    return None
