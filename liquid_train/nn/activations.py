@@ -1,5 +1,7 @@
 """The activations of a CfC's backbone."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,13 +25,15 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 _KNOWN = frozenset(ACTIVATIONS.values())
 
 
-def common_activation(backbone: nn.Sequential) -> str | None:
+def common_activation(backbone: nn.Module) -> str | None:
     """Return the class name of the activation after every layer, or None where it is no such backbone.
 
     A backbone's modules can be replaced by others: the activations may differ, lack after a layer, or be none
     that CfC names.
     """
-    parts = [part for part in backbone if not isinstance(part, nn.Dropout)]
+    if type(backbone) is not nn.Sequential:
+        return None
+    parts: list[Any] = [part for part in backbone if type(part) is not nn.Dropout]
     linears, activations = parts[::2], parts[1::2]
     kinds = {type(part) for part in activations}
     if len(kinds) != 1 or len(linears) != len(activations):

@@ -27,7 +27,8 @@ def inner_modules(cell: nn.Module) -> list[nn.Module]:
 def cfc_linears(cell: "CfCCell") -> tuple[list[nn.Linear], list[nn.Linear]]:
     """Return the Linear modules of the backbone, and the heads: ff1, or ff1, ff2, time_a and time_b."""
     modules: dict[str, Any] = cell._modules
-    backbone = [module for module in cell.backbone or () if isinstance(module, nn.Linear)]
+    layers = cell.backbone if isinstance(cell.backbone, nn.Sequential) else ()
+    backbone = [module for module in layers if isinstance(module, nn.Linear)]
     names = ("ff1",) if cell.mode == "pure" else ("ff1", "ff2", "time_a", "time_b")
     return backbone, [modules[name] for name in names]
 
@@ -35,6 +36,9 @@ def cfc_linears(cell: "CfCCell") -> tuple[list[nn.Linear], list[nn.Linear]]:
 def cfc_misfit(cell: "CfCCell") -> str | None:
     """Return what does not fit in a CfC cell, all layers of whose backbone are equally wide, or None."""
     backbone, heads = cfc_linears(cell)
+    for module, kind in ((cell.backbone, nn.Sequential), *((head, nn.Linear) for head in heads)):
+        if module is not None and type(module) is not kind:
+            return f"a {type(module).__name__} is where a {kind.__name__} belongs"
     H, features = cell.hidden_size, cell.input_size + cell.hidden_size
     width = len(backbone[0].bias) if backbone else features
     tensors: list[Any] = [

@@ -1,10 +1,12 @@
 """What the fast path cannot serve, and why."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from liquid_train.nn.activations import common_activation
+from liquid_train.nn.activations import ACTIVATIONS, common_activation
 from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.memory_cell import MemoryCell
@@ -13,6 +15,8 @@ from liquid_train.nn.wired_cfc_cell import WiredCfCCell
 
 Cell = CfCCell | WiredCfCCell | LTCCell
 
+_CELLS = (CfCCell, WiredCfCCell, LTCCell)
+_KINDS = frozenset((*_CELLS, *ACTIVATIONS.values()))
 _DTYPES = (torch.float32, torch.float64)
 _PLAIN = (Tensor, nn.Parameter)
 
@@ -36,7 +40,7 @@ def why_not(
         return "forward-mode differentiation is active"
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform is active"
-    if type(cell) not in (CfCCell, WiredCfCCell, LTCCell):
+    if type(cell) not in _CELLS:
         return f"{type(cell).__name__} is a cell of your own"
     if "_is_replica" in vars(cell):
         return "nn.DataParallel has put copies in place of the parameters"
@@ -44,20 +48,22 @@ def why_not(
     return _of_modules(cell, modules) or _of_tensors(cell, modules, inputs, spans, state)
 
 
-def _of_modules(cell: Cell, modules: list[nn.Module]) -> str | None:
+def _of_modules(cell: Cell, modules: list[Any]) -> str | None:
     for module in modules:
         if _has_hooks(module):
             return f"{_name(cell, module)} has hooks, which only the plain path calls"
-        if isinstance(module, nn.Linear):
-            if type(module) is not nn.Linear:
-                return f"{_name(cell, module)} is a {type(module).__name__}, not a plain Linear"
+        kind = type(module)
+        if kind is nn.Linear:
             if module._parameters["bias"] is None:
                 return f"{_name(cell, module)} has no bias"
-        elif isinstance(module, nn.Dropout):
+        elif kind is nn.Dropout:
             if module.training and module.p > 0:
                 return f"backbone_dropout={module.p} draws anew at each step"
-        elif isinstance(module, nn.Sequential) and common_activation(module) is None:
-            return f"{_name(cell, module)} has activations that only the plain path knows"
+        elif kind is nn.Sequential:
+            if common_activation(module) is None:
+                return f"{_name(cell, module)} has activations that only the plain path knows"
+        elif kind not in _KINDS:
+            return f"{_name(cell, module)} is a {kind.__name__}, which only the plain path calls"
     return None
 
 

@@ -12,7 +12,14 @@ from liquid_train.nn.memory_cell import MemoryCell
 from liquid_train.nn.streaming.numpy_cfc import NumpyCfC
 from liquid_train.nn.streaming.numpy_ltc import NumpyLTC
 from liquid_train.nn.streaming.stream import Numbers, Stream, Timespan
-from liquid_train.nn.streaming.weights import Array, cfc_weights, frozen, linear_map, ltc_weights
+from liquid_train.nn.streaming.weights import (
+    Array,
+    cfc_weights,
+    check_modules,
+    frozen,
+    linear_map,
+    ltc_weights,
+)
 
 
 class NumpyStream(Stream):
@@ -40,6 +47,7 @@ class NumpyStream(Stream):
         """See ``Stream``."""
         kept = self.state if self._states else None
         layer, B = self._layer, self.batch_size
+        check_modules(layer)
         cell = layer.rnn_cell
         self._cell = (
             NumpyLTC(ltc_weights(cell), B) if isinstance(cell, LTCCell) else NumpyCfC(cfc_weights(cell), B)

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from liquid_train.nn.activations import common_activation
+from liquid_train.nn.activations import ACTIVATIONS, common_activation
 from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.ltc_cell import LTCCell
+from liquid_train.nn.memory_cell import MemoryCell
 from liquid_train.nn.shapes import cfc_linears, cfc_misfit, ltc_misfit
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
 
@@ -22,6 +23,9 @@ Array = npt.NDArray[Any]
 
 _TANH = {"LeCunTanh": (1.7159, 0.666), "Tanh": (1.0, 1.0)}
 _ACTIVATIONS = {"LeCunTanh": "tanh", "Tanh": "tanh", "ReLU": "relu", "SiLU": "silu", "GELU": "gelu"}
+
+_CELLS = (CfCCell, WiredCfCCell, LTCCell, MemoryCell)
+_KINDS = frozenset((*_CELLS, nn.Linear, nn.Identity, nn.Sequential, nn.Dropout, *ACTIVATIONS.values()))
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,19 @@ class LTCWeights:
     output: Array
 
 
+def check_modules(layer: nn.Module) -> None:
+    """Refuse a layer with modules of somebody's own in it: what they do is in no weights.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for name, module in layer.named_modules():
+        if module is not layer and type(module) not in _KINDS:
+            raise ValueError(
+                f"{name} is a {type(module).__name__}, which cannot be streamed: run the layer step by step"
+            )
+
+
 def cfc_weights(cell: CfCCell | WiredCfCCell) -> list[CfCWeights]:
     """Return the weights of a cell's layers: one, without a wiring."""
     parts = [cell] if isinstance(cell, CfCCell) else list(cell.children())
@@ -133,7 +150,7 @@ def _cfc(cell: CfCCell) -> CfCWeights:
     name = "Tanh" if cell.backbone is None else common_activation(cell.backbone)
     if name is None:
         raise ValueError(
-            "the backbone's activations cannot be streamed: use one that CfC names, after every layer"
+            "the backbone cannot be streamed: give it one activation that CfC names, after every layer"
         )
     _check(cfc_misfit(cell))
     gain, scale = _TANH.get(name, (1.0, 1.0))
@@ -162,7 +179,7 @@ def _cfc(cell: CfCCell) -> CfCWeights:
 
 def _check(misfit: str | None) -> None:
     if misfit:
-        raise ValueError(f"{misfit}, so the cell cannot be streamed: run the layer with fast=False")
+        raise ValueError(f"{misfit}, so the cell cannot be streamed: run the layer step by step")
 
 
 def _map(linear: nn.Linear, factor: float = 1.0, mask: Tensor | None = None) -> Tensor:

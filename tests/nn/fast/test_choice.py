@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapted import Adapted
 from ncps.wirings import AutoNCP
 from torch import nn
 from torch.nn.utils import prune
@@ -88,6 +89,12 @@ def unfinished():
     return layer
 
 
+def replaced(name, module):
+    layer = CfC(3, 6)
+    setattr(layer.rnn_cell, name, module(getattr(layer.rnn_cell, name)))
+    return layer
+
+
 def pruned():
     layer = bent(0, nn.Linear(9, 40))
     layer.rnn_cell.backbone[2] = nn.Linear(40, 128)
@@ -109,6 +116,16 @@ REFUSED = {
     "backbone has activations": (lambda: bent(3, nn.Softplus()), torch.float32),
     "backbone has activations that only": (lambda: bent(3, nn.GELU("tanh")), torch.float32),
     "backbone has activations .*knows": (unfinished, torch.float32),
+    "ff1 is a Adapted": (lambda: replaced("ff1", Adapted), torch.float32),
+    "backbone is a Adapted": (lambda: replaced("backbone", Adapted), torch.float32),
+    "a Sequential is where a Linear belongs": (
+        lambda: replaced("time_a", lambda head: nn.Sequential(head, nn.Tanh())),
+        torch.float32,
+    ),
+    "a Linear is where a Sequential belongs": (
+        lambda: replaced("backbone", lambda _: nn.Linear(9, 128)),
+        torch.float32,
+    ),
     "a tensor of shape .128, 40. is where .40, 40. belongs": (pruned, torch.float32),
     "a tensor of shape .1,. is where .6,. belongs": (shared, torch.float32),
     "backbone_dropout=0.5": (lambda: CfC(3, 6, backbone_dropout=0.5), torch.float32),
@@ -125,6 +142,8 @@ def test_where_it_cannot_serve_true_says_why_and_auto_does_without(reason, calls
         layer(x(dtype))
     layer.fast = "auto"
     layer(x(dtype))
+    with torch.no_grad():
+        layer(x(dtype)[:, :1])
     assert not calls
 
 

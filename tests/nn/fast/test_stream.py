@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from adapted import Adapted
 from ncps.wirings import AutoNCP, FullyConnected
 from torch import nn
 
@@ -267,6 +268,26 @@ def test_options_are_checked():
         layer.stream(0)
     with pytest.raises(ValueError, match="weights are bfloat16"):
         layer.bfloat16().stream()
+
+
+@pytest.mark.parametrize(
+    "path", ["fc", "rnn_cell.ff1", "rnn_cell.backbone.0", "rnn_cell.backbone", "rnn_cell"]
+)
+def test_a_module_of_ones_own_is_refused(path, backend):
+    """At first, and when the weights are read again."""
+    layer = CfC(3, 6, proj_size=2)
+    stream = layer.stream()
+    before = stream.step(torch.ones(3))
+    parent, _, name = path.rpartition(".")
+    inner = layer.get_submodule(path)
+    setattr(layer.get_submodule(parent), name, Adapted(inner))
+    message = rf"{path} is a Adapted, which cannot be streamed: run the layer step by step"
+    with pytest.raises(ValueError, match=message):
+        stream.refresh()
+    with pytest.raises(ValueError, match=message):
+        layer.stream()
+    stream.reset()
+    assert torch.equal(stream.step(torch.ones(3)), before)
 
 
 def test_a_cell_of_other_shapes_is_refused():
