@@ -31,10 +31,11 @@ BackMaps pack_backward(const CfC& c) {
   return maps;
 }
 
-// Rows of d, apart by a stride, times the panels; finish(row, column, left, value) takes each vector.
+// Rows of d, apart by a stride, times the panels; finish(row, column, left, value) takes each vector. Not in
+// line: among all that a step does GCC would keep sums of its loops in memory.
 template <class Finish>
-INLINE void bring_down(const Panels& panels, const float* d, int64_t stride, int64_t columns, int64_t rows,
-                       Finish finish) {
+__attribute__((noinline)) void bring_down(const Panels& panels, const float* d, int64_t stride, int64_t columns,
+                                          int64_t rows, Finish finish) {
   pairs(columns, [&](auto width, int64_t column, int64_t panel) INLINE_LAMBDA {
     constexpr int N = decltype(width)::value;
     tiles<tile_rows<N>()>(0, rows, [&](auto tile, int64_t row) INLINE_LAMBDA {

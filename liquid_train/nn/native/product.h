@@ -13,7 +13,7 @@
 template <int N>
 constexpr int tile_rows() {
   if (REGISTERS == 32) return N == 1 ? 16 : N < 4 ? 8 : 6;
-  return N == 1 ? 8 : N < 4 ? 4 : 2;
+  return N < 4 ? 12 / N : 2;
 }
 
 inline int64_t vectors(int64_t columns) { return (columns + W - 1) / W; }
@@ -116,11 +116,17 @@ INLINE void accumulate_outer(vec (&acc)[M][N], const float* d, int64_t d_stride,
   }
 }
 
+// Rows of the tiles for what is left after those of M rows.
+template <int M>
+constexpr int fewer_rows() {
+  return M > 8 ? 8 : M > 4 ? 4 : M > 2 ? 2 : 1;
+}
+
 // Call body(M, row), M a constant, so that tiles of M rows cover them all.
 template <int M, class Body>
 INLINE void tiles(int64_t row, int64_t end, Body body) {
   for (; row + M <= end; row += M) body(std::integral_constant<int, M>{}, row);
   if constexpr (M > 1) {
-    if (row < end) tiles<M / 2>(row, end, body);
+    if (row < end) tiles<fewer_rows<M>()>(row, end, body);
   }
 }
