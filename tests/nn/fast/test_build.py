@@ -35,14 +35,14 @@ def fresh(monkeypatch, tmp_path):
 
 
 def fake_compiler(folder, body):
-    """Write a compiler that tells its version, notes each build, and does ``body`` with ``$out``."""
+    """Write a compiler that tells its version, notes each library, and does ``body`` with ``$out``."""
     path = folder / "compiler"
     path.write_text(
         textwrap.dedent(f"""\
         #!/bin/sh
         if [ "$1" = --version ]; then echo fake; exit; fi
-        echo built >> {folder}/builds
         for out; do :; done
+        case "$out" in *.so) echo built >> {folder}/builds;; esac
         {body}
         """)
     )
@@ -175,6 +175,15 @@ def test_processes_that_build_at_once_build_once(tmp_path):
     (path,) = paths
     assert Path(path).read_text() == "whole\n"
     assert (tmp_path / "builds").read_text() == "built\n"
+
+
+def test_sources_are_compiled_at_the_same_time(monkeypatch, tmp_path):
+    begun = tmp_path / "begun"
+    wait = f'echo >> {begun}; until [ $(wc -l < {begun}) -ge 2 ]; do sleep 0.01; done; echo whole > "$out"'
+    monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, wait)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert build.built_library().exists()
+    assert begun.read_text().count("\n") == len(list(build.SOURCES.glob("*.cpp"))) + 1
 
 
 def test_other_sources_another_compiler_or_cpu_are_another_build(monkeypatch, tmp_path):
