@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from liquid_train.nn._checks import check_at_least, check_channels, check_choice, time_column
 from liquid_train.nn.activations import ACTIVATIONS
 from liquid_train.nn.native.cells import cfc_step
-from liquid_train.nn.native.step import quick_step
+from liquid_train.nn.native.step import quick_step, without_step
 
 MODES = ("default", "pure", "no_gate")
 
@@ -110,6 +110,9 @@ class CfCCell(nn.Module):
         """Number of outputs: the hidden units H."""
         return self.hidden_size
 
+    def __getstate__(self) -> dict[str, Any]:
+        return without_step(self)
+
     def reset_parameters(self) -> None:
         """Draw all weights anew and restore the mask, as after ``to_empty()``."""
         for linear in self._linears():
@@ -130,7 +133,7 @@ class CfCCell(nn.Module):
             The new hidden state ``[B, H]`` twice: as output and as state.
         """
         ts = time_column("ts", ts, hx)
-        if self.fast:
+        if self.fast and type(self) is CfCCell:
             result = quick_step(self, cfc_step, input, hx, ts)
             if result is not None:
                 return result

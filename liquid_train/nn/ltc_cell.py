@@ -7,6 +7,7 @@ Shapes: B batch, C input channels, H neurons, M motor neurons, S sources of syna
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from liquid_train.nn._checks import check_at_least, check_channels, check_choice, time_column
 from liquid_train.nn.native.cells import ltc_step
-from liquid_train.nn.native.step import quick_step
+from liquid_train.nn.native.step import quick_step, without_step
 from liquid_train.nn.wired_cell import WiredCell
 
 MAPPINGS = ("affine", "linear", None)
@@ -102,6 +103,9 @@ class LTCCell(WiredCell):
         self.register_buffer("sensory_sparsity_mask", torch.empty(C, H))
         self.reset_parameters()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return without_step(self)
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw all parameters anew and restore signs and masks from the wiring, as after ``to_empty()``."""
@@ -141,7 +145,7 @@ class LTCCell(WiredCell):
             The output ``[B, M]`` and the new membrane potentials ``[B, H]``.
         """
         elapsed_time = time_column("elapsed_time", elapsed_time, states)
-        if self.fast:
+        if self.fast and type(self) is LTCCell:
             result = quick_step(self, ltc_step, inputs, states, elapsed_time)
             if result is not None:
                 return result

@@ -1,7 +1,7 @@
-"""Whether a cell's modules and tensors still have the shapes that the cell gave them.
+"""Whether a cell still has the modules, and its tensors the shapes, that it was made with.
 
-They can be replaced by others, as pruning does. What the plain step reads as it is, or broadcasts, kernels
-would read beyond its end.
+They can be replaced by others, as pruning and adapters do. What the plain step reads as it is, or broadcasts,
+kernels would read beyond its end.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,16 +11,18 @@ from torch import nn
 if TYPE_CHECKING:
     from liquid_train.nn.cfc_cell import CfCCell
     from liquid_train.nn.ltc_cell import LTCCell
+    from liquid_train.nn.wired_cfc_cell import WiredCfCCell
 
 Shape = tuple[int, ...]
 
 
 def inner_modules(cell: nn.Module) -> list[nn.Module]:
-    """Return the modules within a cell, as ``modules()`` does in a tenth of the time."""
+    """Return the modules within a cell, in a tenth of the time that ``modules()`` takes."""
     found = [*cell._modules.values()]
     for module in found:
         if module is not None and module._modules:
-            found += module._modules.values()
+            # One may hold another that is there already, or the cell.
+            found += [child for child in module._modules.values() if child not in found]
     return [module for module in found if module is not None]
 
 
@@ -40,29 +42,49 @@ def cfc_misfit(cell: "CfCCell") -> str | None:
         if module is not None and type(module) is not kind:
             return f"a {type(module).__name__} is where a {kind.__name__} belongs"
     H, features = cell.hidden_size, cell.input_size + cell.hidden_size
-    width = len(backbone[0].bias) if backbone else features
-    tensors: list[Any] = [
-        linear._parameters[name] for linear in (*backbone, *heads) for name in ("weight", "bias")
-    ]
+    width = len(backbone[0].weight) if backbone else features
+    tensors: list[Any] = [part for linear in (*backbone, *heads) for part in (linear.weight, linear.bias)]
     shapes: list[Shape] = []
     for index in range(len(backbone)):
         shapes += (width, features if index == 0 else width), (width,)
     shapes += ((H, width), (H,)) * len(heads)
-    tensors.append(cell._buffers["sparsity_mask"])
-    tensors += [cell._parameters.get(name) for name in ("A", "w_tau")]
-    return _misfit(tensors, [*shapes, (H, width), (1, H), (1, H)])
+    tensors.append(cell.sparsity_mask)
+    shapes.append((H, width))
+    if cell.mode == "pure":
+        tensors += cell.A, cell.w_tau
+        shapes += (1, H), (1, H)
+    return _misfit(tensors, shapes)
+
+
+def wired_misfit(cell: "WiredCfCCell") -> str | None:
+    """Return what does not fit in a wired CfC cell, or None."""
+    layers: list[Any] = list(cell.children())
+    sizes, reads, modes = cell.layer_sizes, cell.sensory_size, set()
+    if len(layers) != len(sizes):
+        return f"there are {len(layers)} layers where {len(sizes)} belong"
+    for layer, size in zip(layers, sizes, strict=True):
+        if (layer.input_size, layer.hidden_size) != (reads, size):
+            found = f"{layer.input_size} inputs and {layer.hidden_size} neurons"
+            return f"a layer of {found} is where one of {reads} and {size} belongs"
+        if layer.backbone is not None:
+            return "a layer has a backbone"
+        modes.add(layer.mode)
+        misfit = cfc_misfit(layer)
+        if misfit:
+            return misfit
+        reads = size
+    return None if len(modes) == 1 else "its layers have different modes"
 
 
 def ltc_misfit(cell: "LTCCell") -> str | None:
     """Return what does not fit in an LTC cell, or None."""
     C, H, M = cell.sensory_size, cell.state_size, cell.motor_size
-    given = {**cell._parameters, **cell._buffers}
     shapes: dict[str, Shape] = dict.fromkeys(("gleak", "vleak", "cm"), (H,))
     for name in ("sigma", "mu", "w", "erev", "sparsity_mask"):
         shapes[name], shapes[f"sensory_{name}"] = (H, H), (C, H)
     for name in ("w", "b"):
         shapes[f"input_{name}"], shapes[f"output_{name}"] = (C,), (M,)
-    return _misfit([given.get(name) for name in shapes], [*shapes.values()])
+    return _misfit([getattr(cell, name) for name in shapes], [*shapes.values()])
 
 
 def _misfit(tensors: list[Any], shapes: list[Shape]) -> str | None:

@@ -66,7 +66,7 @@ def cfc_call(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> tupl
     plan = CfCPlan(cell.mode, len(backbone), activation, span)
     closed = (cell.A, cell.w_tau) if cell.mode == "pure" else (None, None)
     mask = cell.sparsity_mask
-    maps = [linear._parameters[name] for linear in (*backbone, *heads) for name in ("weight", "bias")]
+    maps = [part for linear in (*backbone, *heads) for part in (linear.weight, linear.bias)]
     return plan, (x, h, times, mask, mask if cell.strict_wiring else None, *closed, *maps)
 
 

@@ -5,18 +5,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
 
 from liquid_train.nn.activations import ACTIVATIONS, common_activation
 from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.memory_cell import MemoryCell
-from liquid_train.nn.shapes import cfc_misfit, inner_modules, ltc_misfit
+from liquid_train.nn.shapes import cfc_misfit, inner_modules, ltc_misfit, wired_misfit
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
 
 Cell = CfCCell | WiredCfCCell | LTCCell
 
 _CELLS = (CfCCell, WiredCfCCell, LTCCell)
-_KINDS = frozenset((*_CELLS, *ACTIVATIONS.values()))
+_LAYERS = frozenset({CfCCell})
+_ACTIVATIONS = frozenset(ACTIVATIONS.values())
 _DTYPES = (torch.float32, torch.float64)
 _PLAIN = (Tensor, nn.Parameter)
 
@@ -42,6 +44,8 @@ def why_not(
         return "a torch.func transform is active"
     if type(cell) not in _CELLS:
         return f"{type(cell).__name__} is a cell of your own"
+    if not torch.compiler.is_compiling() and _has_any_global_hook():
+        return "hooks are registered for all modules, which only the plain path calls"
     if "_is_replica" in vars(cell):
         return "nn.DataParallel has put copies in place of the parameters"
     modules = [cell, *inner_modules(cell)]
@@ -49,20 +53,26 @@ def why_not(
 
 
 def _of_modules(cell: Cell, modules: list[Any]) -> str | None:
+    inner = _LAYERS if type(cell) is WiredCfCCell else _ACTIVATIONS
     for module in modules:
         if _has_hooks(module):
             return f"{_name(cell, module)} has hooks, which only the plain path calls"
         kind = type(module)
         if kind is nn.Linear:
-            if module._parameters["bias"] is None:
+            if module.bias is None:
                 return f"{_name(cell, module)} has no bias"
+            if not module._parameters.keys() >= {"weight", "bias"}:
+                return f"{_name(cell, module)} has a tensor in place of a parameter"
         elif kind is nn.Dropout:
             if module.training and module.p > 0:
                 return f"backbone_dropout={module.p} draws anew at each step"
         elif kind is nn.Sequential:
             if common_activation(module) is None:
                 return f"{_name(cell, module)} has activations that only the plain path knows"
-        elif kind not in _KINDS:
+        elif module is cell:
+            if any(isinstance(value, Tensor) for value in vars(cell).values()):
+                return "the cell has a tensor in place of a parameter"
+        elif kind not in inner:
             return f"{_name(cell, module)} is a {kind.__name__}, which only the plain path calls"
     return None
 
@@ -97,9 +107,18 @@ def _of_tensors(
         return "a tensor was made in inference mode, where autograd cannot keep it"
     if inputs.dtype != dtype and not torch.is_autocast_enabled(device.type):
         return f"input has dtype {inputs.dtype} but the parameters have {dtype}"
-    cells = [module for module in modules if isinstance(module, CfCCell)]
-    misfits = map(ltc_misfit, [cell]) if isinstance(cell, LTCCell) else map(cfc_misfit, cells)
-    return next(filter(None, misfits), None)
+    return _of_sizes(cell, inputs, state)
+
+
+def _of_sizes(cell: Cell, inputs: Tensor, state: tuple[Tensor, ...]) -> str | None:
+    given = inputs.shape[-1], state[0].shape[-1]
+    if given != (cell.sensory_size, cell.state_size):
+        return f"the cell takes {cell.sensory_size} channels and {cell.state_size} units, not {given}"
+    if isinstance(cell, LTCCell):
+        return ltc_misfit(cell)
+    if isinstance(cell, CfCCell):
+        return cfc_misfit(cell)
+    return wired_misfit(cell)
 
 
 def _tensors(
@@ -117,7 +136,9 @@ def _tensors(
 
 def _has_hooks(module: nn.Module) -> bool:
     return bool(
-        module._forward_hooks
+        # A method that is put around the class's own does what a hook does.
+        "forward" in vars(module)
+        or module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks

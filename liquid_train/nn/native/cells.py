@@ -37,7 +37,10 @@ def cfc_step(cell: "CfCCell", library: Library) -> Step:
     places: list[Place] = [(m._parameters, name) for m in (*backbone, *heads) for name in ("weight", "bias")]
     places += [(cell._parameters, name) for name in (("A", "w_tau") if pure else ())]
     masked = cell.sparsity_mask is not None
-    places += [(cell._buffers, "sparsity_mask")] if masked else []
+    watched: list[Place] = [(vars(cell), "mode"), (vars(cell), "strict_wiring")]
+    (places if masked else watched).append((cell._buffers, "sparsity_mask"))
+    parts = map(vars, cell.modules())
+    watched += [(part, name) for part in parts for name in ("approximate", "p") if name in part]
 
     def fill(cell: "CfCCell", tensors: list[Tensor]) -> tuple[CfCCall, object] | None:
         if cfc_misfit(cell):
@@ -65,7 +68,7 @@ def cfc_step(cell: "CfCCell", library: Library) -> Step:
         )
         return call, (first, second)
 
-    step = Step(cell, places, ("strict_wiring",), fill, library.cfc_step)
+    step = Step(cell, places, watched, fill, library.cfc_step)
     drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in cell.modules())
     step.served = step.served and activation is not None and not drops
     return step
@@ -96,4 +99,5 @@ def ltc_step(cell: "LTCCell", library: Library) -> Step:
         )
         return call, None
 
-    return Step(cell, places, _SETTINGS, fill, library.ltc_step, cell.motor_size)
+    watched: list[Place] = [(vars(cell), name) for name in (*_SETTINGS, *_MAPPINGS) if name in vars(cell)]
+    return Step(cell, places, watched, fill, library.ltc_step, cell.motor_size)

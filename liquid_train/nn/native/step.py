@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from liquid_train.nn.native.library import Library, native
 from liquid_train.nn.shapes import inner_modules
@@ -16,8 +17,10 @@ from liquid_train.nn.shapes import inner_modules
 MOST_SAMPLES = 32
 """From about here on a product with all samples at once is faster."""
 
+_NAME = "_liquid_train_step"
+
 Place = tuple[dict[str, Any], str]
-"""A tensor of a module: where the module has it, and its name there."""
+"""A tensor or a setting of a module: where the module has it, and its name there."""
 
 
 class Step:
@@ -26,7 +29,7 @@ class Step:
     Args:
         cell: The cell.
         places: Its tensors.
-        settings: Names of the cell's attributes that the structure depends on.
+        watched: What else of the cell the structure depends on, as places.
         fill: Takes the cell and the tensors; returns the structure, and what must live as long, or None where
             the tensors have not the shapes that the kernels read.
         function: Of the library.
@@ -37,36 +40,56 @@ class Step:
         self,
         cell: Any,
         places: Iterable[Place],
-        settings: tuple[str, ...],
+        watched: Iterable[Place],
         fill: Callable[[Any, list[Tensor]], tuple[ctypes.Structure, object] | None],
         function: Any,
         outputs: int | None = None,
     ) -> None:
         self.places = list(places)
-        self.settings = settings
+        self.watched = list(watched)
+        self.values = self._watched()
+        self.own = vars(cell), cell._parameters, cell._buffers
         self.fill = fill
         self.function = function
         self.outputs = outputs
         self.inputs, self.size = cell.sensory_size, cell.state_size
         self.modules = modules = inner_modules(cell)
         self.served = all(type(m) is nn.Linear or not m._parameters for m in modules)
-        self.hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        self.inside = [vars(module) for module in modules]
         self.key: list[object] = []
 
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """Give copies and files of the cell None: they make their own."""
-        return type(None), ()
+    def _watched(self) -> list[object]:
+        # What was None may have become a parameter, which is elsewhere.
+        return [place.get(name, ...) for place, name in self.watched]
+
+    def is_of(self, cell: nn.Module) -> bool:
+        """Return whether it is this cell's, not that of one it is a copy of, and of its modules as they are."""
+        attributes, parameters, buffers = self.own
+        return (
+            vars(cell) is attributes
+            and cell._parameters is parameters
+            and cell._buffers is buffers
+            and self.modules == inner_modules(cell)
+            and self.values == self._watched()
+        )
+
+    def _has_hooks(self) -> bool:
+        return any(
+            part["_forward_hooks"] or part["_forward_pre_hooks"] or "forward" in part for part in self.inside
+        )
 
     def run(self, cell: Any, x: Tensor, h: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor] | None:
         """Return output and new state, or None where this does not serve."""
         B, C = x.shape
-        if self.inputs != C or h.shape != (B, self.size) or not self.served or any(self.hooks):
+        if self.inputs != C or h.shape != (B, self.size) or not self.served or self._has_hooks():
             return None
+        key: list[object] = []
         try:
-            key: list[object] = [place[name].data_ptr() for place, name in self.places]
+            for place, name in self.places:
+                tensor = place[name]
+                key += tensor.data_ptr(), tensor.nbytes, tensor.is_contiguous()
         except (KeyError, AttributeError):  # there is none, or None
             return None
-        key += [getattr(cell, name) for name in self.settings]
         if key != self.key and not self._take(cell, key):
             return None
         spans, span = (t.data_ptr(), 1.0) if isinstance(t, Tensor) else (None, t)
@@ -91,6 +114,11 @@ class Step:
         return True
 
 
+def without_step(cell: nn.Module) -> dict[str, Any]:
+    """Return what copies and files of a cell get: addresses mean nothing to them."""
+    return {name: value for name, value in vars(cell).items() if name != _NAME}
+
+
 def quick_step(
     cell: Any, make: Callable[[Any, Library], Step], x: Tensor, h: Tensor, t: Tensor | float
 ) -> tuple[Tensor, Tensor] | None:
@@ -111,6 +139,7 @@ def quick_step(
         return None
     if (
         torch._C._are_functorch_transforms_active()
+        or _has_any_global_hook()
         or torch.is_autocast_enabled("cpu")
         or torch._C._get_tracing_state() is not None
     ):
@@ -118,10 +147,10 @@ def quick_step(
     library = native()
     if library is None:
         return None
-    step: Step | None = vars(cell).get("_step")
-    if step is None or step.modules != inner_modules(cell):
+    step: Step | None = vars(cell).get(_NAME)
+    if step is None or not step.is_of(cell):
         # Not in a dictionary of cells: a hook that knows its cell would keep it there for good.
-        step = vars(cell)["_step"] = make(cell, library)
+        step = vars(cell)[_NAME] = make(cell, library)
     if isinstance(t, Tensor):
         t = t.contiguous()
     return step.run(cell, x.contiguous(), h.contiguous(), t)

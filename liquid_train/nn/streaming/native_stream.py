@@ -11,7 +11,7 @@ from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.native.library import Library
 from liquid_train.nn.native.packing import Packed, PackedCfC, PackedLTC
 from liquid_train.nn.streaming.stream import Numbers, Stream, Timespan
-from liquid_train.nn.streaming.weights import Array, cfc_weights, check_modules, linear_map, ltc_weights
+from liquid_train.nn.streaming.weights import Array, cfc_weights, check_layer, linear_map, ltc_weights
 
 if TYPE_CHECKING:
     from liquid_train.nn.layer import LiquidLayer
@@ -55,7 +55,7 @@ class NativeStream(Stream):
     def refresh(self) -> None:
         """See ``Stream``."""
         layer, B = self._layer, self.batch_size
-        check_modules(layer)
+        check_layer(layer)
         cell = layer.rnn_cell
         packed: Packed
         if isinstance(cell, LTCCell):

@@ -15,7 +15,7 @@ from liquid_train.nn.streaming.stream import Numbers, Stream, Timespan
 from liquid_train.nn.streaming.weights import (
     Array,
     cfc_weights,
-    check_modules,
+    check_layer,
     frozen,
     linear_map,
     ltc_weights,
@@ -47,7 +47,7 @@ class NumpyStream(Stream):
         """See ``Stream``."""
         kept = self.state if self._states else None
         layer, B = self._layer, self.batch_size
-        check_modules(layer)
+        check_layer(layer)
         cell = layer.rnn_cell
         self._cell = (
             NumpyLTC(ltc_weights(cell), B) if isinstance(cell, LTCCell) else NumpyCfC(cfc_weights(cell), B)

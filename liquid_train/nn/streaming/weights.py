@@ -5,7 +5,7 @@ synapses (C or H). A map of n numbers to m is ``[n + 1, m]``, its last row the b
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,11 @@ from liquid_train.nn.activations import ACTIVATIONS, common_activation
 from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.memory_cell import MemoryCell
-from liquid_train.nn.shapes import cfc_linears, cfc_misfit, ltc_misfit
+from liquid_train.nn.shapes import cfc_linears, cfc_misfit, ltc_misfit, wired_misfit
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
+
+if TYPE_CHECKING:
+    from liquid_train.nn.layer import LiquidLayer
 
 Array = npt.NDArray[Any]
 
@@ -25,7 +28,8 @@ _TANH = {"LeCunTanh": (1.7159, 0.666), "Tanh": (1.0, 1.0)}
 _ACTIVATIONS = {"LeCunTanh": "tanh", "Tanh": "tanh", "ReLU": "relu", "SiLU": "silu", "GELU": "gelu"}
 
 _CELLS = (CfCCell, WiredCfCCell, LTCCell, MemoryCell)
-_KINDS = frozenset((*_CELLS, nn.Linear, nn.Identity, nn.Sequential, nn.Dropout, *ACTIVATIONS.values()))
+_KINDS = frozenset((*_CELLS, nn.Linear, nn.Sequential, nn.Dropout, *ACTIVATIONS.values()))
+_MAPS = (nn.Identity, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -91,17 +95,27 @@ class LTCWeights:
     output: Array
 
 
-def check_modules(layer: nn.Module) -> None:
-    """Refuse a layer with modules of somebody's own in it: what they do is in no weights.
+def check_layer(layer: "LiquidLayer") -> None:
+    """Refuse a layer with modules of somebody's own in it, whose doing is in no weights, or of other sizes.
 
     Raises:
         ValueError: If there is one.
     """
-    for name, module in layer.named_modules():
-        if module is not layer and type(module) not in _KINDS:
-            raise ValueError(
-                f"{name} is a {type(module).__name__}, which cannot be streamed: run the layer step by step"
-            )
+    for part in ("rnn_cell", "lstm", "fc"):
+        kinds = _MAPS if part == "fc" else _KINDS
+        child: nn.Module | None = getattr(layer, part)
+        for name, module in child.named_modules(prefix=part) if child is not None else ():
+            if type(module) not in kinds:
+                _check(f"{name} is a {type(module).__name__}")
+    cell, fc, width = layer.rnn_cell, layer.fc, layer.rnn_cell.output_size
+    given, sizes = (cell.sensory_size, cell.state_size), (layer.input_size, layer.state_size)
+    if given != sizes:
+        _check(f"rnn_cell takes {given[0]} channels and {given[1]} units, the layer {sizes}")
+    shape = tuple(fc.weight.shape) if isinstance(fc, nn.Linear) else (width, width)
+    if shape != (layer.output_size, width):
+        _check(f"fc maps {shape[1]} numbers to {shape[0]}, not {width} to {layer.output_size}")
+    if isinstance(cell, WiredCfCCell):
+        _check(wired_misfit(cell))
 
 
 def cfc_weights(cell: CfCCell | WiredCfCCell) -> list[CfCWeights]:
@@ -179,7 +193,7 @@ def _cfc(cell: CfCCell) -> CfCWeights:
 
 def _check(misfit: str | None) -> None:
     if misfit:
-        raise ValueError(f"{misfit}, so the cell cannot be streamed: run the layer step by step")
+        raise ValueError(f"{misfit}, which cannot be streamed: run the layer step by step")
 
 
 def _map(linear: nn.Linear, factor: float = 1.0, mask: Tensor | None = None) -> Tensor:

@@ -13,11 +13,13 @@ import torch
 from adapted import Adapted
 from ncps.wirings import AutoNCP
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
-from liquid_train.nn import LTC, CfC
+from liquid_train.nn import LTC, CfC, CfCCell
 from liquid_train.nn.layer import run_fast
+from liquid_train.nn.shapes import inner_modules
 
 LAYERS = {
     "CfC": lambda **options: CfC(3, 6, **options),
@@ -95,6 +97,31 @@ def replaced(name, module):
     return layer
 
 
+def patched():
+    layer = CfC(3, 6)
+    head = layer.rnn_cell.ff1
+    inner = head.forward
+    head.forward = lambda z: inner(z) + 1
+    return layer
+
+
+def no_parameter(layer, module, name):
+    tensor = getattr(module, name).detach().clone()
+    delattr(module, name)
+    setattr(module, name, tensor)
+    return layer
+
+
+def tensor_for_a_head():
+    layer = CfC(3, 6)
+    return no_parameter(layer, layer.rnn_cell.ff1, "weight")
+
+
+def tensor_for_a_neuron():
+    layer = LTC(3, 6)
+    return no_parameter(layer, layer.rnn_cell, "w")
+
+
 def pruned():
     layer = bent(0, nn.Linear(9, 40))
     layer.rnn_cell.backbone[2] = nn.Linear(40, 128)
@@ -126,6 +153,9 @@ REFUSED = {
         lambda: replaced("backbone", lambda _: nn.Linear(9, 128)),
         torch.float32,
     ),
+    "ff1 has hooks, which": (patched, torch.float32),
+    "ff1 has a tensor in place of a parameter": (tensor_for_a_head, torch.float32),
+    "the cell has a tensor in place of a parameter": (tensor_for_a_neuron, torch.float32),
     "a tensor of shape .128, 40. is where .40, 40. belongs": (pruned, torch.float32),
     "a tensor of shape .1,. is where .6,. belongs": (shared, torch.float32),
     "backbone_dropout=0.5": (lambda: CfC(3, 6, backbone_dropout=0.5), torch.float32),
@@ -159,6 +189,31 @@ def test_pruned_weights(backend):
     torch.testing.assert_close(layer(given)[0], expected)
     with torch.no_grad():
         torch.testing.assert_close(layer(given[:, :1])[0], expected[:, :1])
+
+
+def test_a_cell_of_another_size_fails_as_in_the_plain_loop(backend):
+    layer, wired = CfC(3, 6), CfC(3, AutoNCP(16, 4))
+    layer.rnn_cell = CfCCell(3, 600)
+    wired.rnn_cell.layer_0 = CfCCell(3, 2, backbone_layers=0)
+    for one in (layer, wired):
+        with pytest.raises(RuntimeError):
+            one(x())
+
+
+def test_modules_that_hold_one_another_have_an_end():
+    cell = CfC(3, 6).rnn_cell
+    cell.ff1 = Adapted(cell.ff1)
+    cell.ff1.cell = cell
+    assert inner_modules(cell).count(cell) == 1
+
+
+def test_hooks_for_all_modules_are_called(build, backend):
+    layer, seen = build(), []
+    with register_module_forward_hook(lambda module, *_: seen.append(module)):
+        layer(x())
+        with torch.no_grad():
+            layer(x()[:, :1])
+    assert seen.count(layer.rnn_cell) == 4 + 1
 
 
 @pytest.mark.parametrize("strict", [False, True])

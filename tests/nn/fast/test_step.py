@@ -1,5 +1,6 @@
 """One step without autograd, in C++, equals the plain one and sees every change of the weights."""
 
+import copy
 import gc
 import itertools
 import weakref
@@ -9,7 +10,7 @@ import torch
 from ncps.wirings import AutoNCP
 from torch import nn
 
-from liquid_train.nn import LTC, CfC
+from liquid_train.nn import LTC, CfC, CfCCell
 from liquid_train.nn.native import step as module
 
 CELLS = {
@@ -118,14 +119,77 @@ def test_a_module_in_place_of_another_is_seen(kernels, steps):
         assert steps[-1] is served
 
 
-def test_a_parameter_of_another_shape_is_seen(kernels, steps):
-    cell = LTC(3, 8).rnn_cell
+CHANGES = {
+    "one number": (lambda: LTC(3, 8), lambda c: setattr(c, "gleak", nn.Parameter(torch.ones(1))), False),
+    "a part of it": (lambda: LTC(3, 8), lambda c: setattr(c, "gleak", nn.Parameter(c.gleak.data[:1])), False),
+    "turned": (lambda: LTC(3, 8), lambda c: setattr(c, "w", nn.Parameter(c.w.data.t())), False),
+    "turned in place": (
+        lambda: CfC(3, 8, backbone_units=8),
+        lambda c: setattr(c.time_b.weight, "data", c.time_b.weight.data.t()),
+        False,
+    ),
+    "mode": (lambda: CfC(3, 8), lambda c: setattr(c, "mode", "no_gate"), True),
+    "mask": (
+        lambda: CfC(3, 8, backbone_layers=0),
+        lambda c: setattr(c, "sparsity_mask", (torch.rand(8, 11) > 0.5).float()),
+        True,
+    ),
+    "mapping": (
+        lambda: LTC(3, 8, input_mapping=None),
+        lambda c: setattr(c, "input_w", nn.Parameter(torch.rand(3))),
+        True,
+    ),
+    "approximation": (
+        lambda: CfC(3, 8, activation="gelu"),
+        lambda c: setattr(c.backbone[1], "approximate", "tanh"),
+        False,
+    ),
+    "method": (
+        lambda: CfC(3, 8),
+        lambda c: setattr(c.ff1, "forward", lambda z, inner=c.ff1.forward: inner(z) + 1),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_a_cell_is_seen(change, kernels, steps):
+    make, act, served = CHANGES[change]
+    cell = make().rnn_cell
     x, h = torch.randn(1, 3), torch.randn(1, 8)
     both(cell, x, h)
-    cell.gleak = nn.Parameter(torch.ones(1))
+    act(cell)
     for mine, plain in zip(*both(cell, x, h), strict=True):
         torch.testing.assert_close(mine, plain, rtol=1e-5, atol=2e-6)
-    assert steps == [True, False]
+    assert steps == [True, served]
+
+
+def test_a_cell_of_ones_own_runs_its_own_methods(kernels):
+    class Mine(CfCCell):
+        def _gated(self, z, ts):
+            return super()._gated(z, ts) + 1
+
+    cell, x, h = Mine(3, 8), torch.randn(1, 3), torch.randn(1, 8)
+    for mine, plain in zip(*both(cell, x, h), strict=True):
+        torch.testing.assert_close(mine, plain)
+
+
+def test_copies_have_steps_of_their_own(kernels, tmp_path):
+    """Shallow ones and those of ``nn.DataParallel``; others and files have none."""
+    cell, x, h = LTC(3, 8).rnn_cell, torch.randn(1, 3), torch.randn(1, 8)
+    both(cell, x, h)
+    shallow, replica = copy.copy(cell), cell._replicate_for_data_parallel()
+    shallow._parameters = dict(shallow._parameters)
+    shallow.w = nn.Parameter(2 * cell.w)
+    for name, parameter in cell._parameters.items():
+        setattr(replica, name, None if parameter is None else 2 * parameter)
+    for one in (shallow, replica):
+        for mine, plain in zip(*both(one, x, h), strict=True):
+            torch.testing.assert_close(mine, plain, rtol=1e-5, atol=2e-6)
+    assert any(isinstance(part, module.Step) for part in vars(cell).values())
+    assert not any(isinstance(part, module.Step) for part in vars(copy.deepcopy(cell)).values())
+    torch.save(cell, tmp_path / "cell.pt")
+    assert b"Step" not in (tmp_path / "cell.pt").read_bytes()
 
 
 @pytest.mark.parametrize("hooked", [False, True])

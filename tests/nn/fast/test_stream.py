@@ -10,8 +10,9 @@ import torch
 from adapted import Adapted
 from ncps.wirings import AutoNCP, FullyConnected
 from torch import nn
+from torch.nn.utils import prune
 
-from liquid_train.nn import LTC, CfC
+from liquid_train.nn import LTC, CfC, CfCCell
 from liquid_train.nn.native.library import without_kernels
 from liquid_train.nn.streaming.native_stream import NativeStream
 from liquid_train.nn.streaming.numpy_stream import NumpyStream
@@ -271,6 +272,53 @@ def test_options_are_checked():
 
 
 @pytest.mark.parametrize(
+    ("fc", "message"),
+    [
+        (nn.Linear(6, 1000), "fc maps 6 numbers to 1000, not 6 to 2"),
+        (nn.Linear(5, 2), "fc maps 5 numbers to 2, not 6 to 2"),
+        (nn.Identity(), "fc maps 6 numbers to 6, not 6 to 2"),
+        (nn.Sequential(nn.Linear(6, 2), nn.Tanh()), "fc is a Sequential"),
+        (nn.ReLU(), "fc is a ReLU"),
+    ],
+)
+def test_a_projection_of_another_size_or_kind_is_refused(fc, message, backend):
+    """It would write beyond the output, or be left out."""
+    layer = CfC(3, 6, proj_size=2)
+    layer.fc = fc
+    with pytest.raises(ValueError, match=f"{message}, which cannot be streamed"):
+        layer.stream()
+
+
+def test_a_layer_with_parts_replaced(backend):
+    layer = CfC(3, 6, proj_size=2)
+    layer.fc = nn.Linear(6, 2, bias=False)
+    layer.rnn_cell.backbone[0] = nn.Linear(9, 128, bias=False)
+    layer.extra = nn.MSELoss()
+    prune.random_unstructured(layer.rnn_cell.ff1, "weight", 0.5)
+    x = torch.randn(1, 3)
+    with torch.no_grad():
+        close(layer.stream().step(x), layer(x.unsqueeze(1))[0][:, 0])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((3, 600), "takes 3 channels and 600 units, the layer"),
+        ((5000, 6), "takes 5000 channels and 6 units, the layer"),
+    ],
+)
+def test_a_cell_of_another_size_is_refused(sizes, message, backend):
+    layer = CfC(3, 6)
+    layer.rnn_cell = CfCCell(*sizes)
+    with pytest.raises(ValueError, match=message):
+        layer.stream()
+    layer = CfC(3, AutoNCP(16, 4))
+    layer.rnn_cell.layer_0 = CfCCell(3, 2, backbone_layers=0)
+    with pytest.raises(ValueError, match="a layer of 3 inputs and 2 neurons is where one of 3 and"):
+        layer.stream()
+
+
+@pytest.mark.parametrize(
     "path", ["fc", "rnn_cell.ff1", "rnn_cell.backbone.0", "rnn_cell.backbone", "rnn_cell"]
 )
 def test_a_module_of_ones_own_is_refused(path, backend):
@@ -294,9 +342,7 @@ def test_a_cell_of_other_shapes_is_refused():
     """What is in the place of a module or parameter may have another shape, which kernels would not see."""
     layer = CfC(3, 6, backbone_layers=2)
     layer.rnn_cell.backbone[0], layer.rnn_cell.backbone[2] = nn.Linear(9, 40), nn.Linear(40, 128)
-    with pytest.raises(
-        ValueError, match=r"shape \(128, 40\) is where \(40, 40\) belongs, so the cell cannot"
-    ):
+    with pytest.raises(ValueError, match=r"shape \(128, 40\) is where \(40, 40\) belongs, which cannot"):
         layer.stream()
     layer = LTC(3, 6)
     layer.rnn_cell.gleak = nn.Parameter(torch.ones(1))
