@@ -17,6 +17,8 @@ from liquid_train.nn.shapes import inner_modules
 MOST_SAMPLES = 32
 """From about here on a product with all samples at once is faster."""
 
+_ADDRESS, _COUNT, _WHOLE = Tensor.data_ptr, Tensor.numel, Tensor.is_contiguous
+
 _NAME = "_liquid_train_step"
 
 Place = tuple[dict[str, Any], str]
@@ -53,10 +55,19 @@ class Step:
         self.function = function
         self.outputs = outputs
         self.inputs, self.size = cell.sensory_size, cell.state_size
-        self.modules = modules = inner_modules(cell)
-        self.served = all(type(m) is nn.Linear or not m._parameters for m in modules)
+        modules = inner_modules(cell)
+        self.children = [module._modules for module in (cell, *modules) if module._modules]
+        self.found = self._found()
         self.inside = [vars(module) for module in modules]
-        self.key: list[object] = []
+        self.entries = sum(map(len, self.inside))
+        self.hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        # A method that is put around the class's own does what a hook does.
+        patched = any("forward" in part for part in self.inside)
+        self.served = not patched and all(type(m) is nn.Linear or not m._parameters for m in modules)
+        self.key: list[int] = []
+
+    def _found(self) -> list[list[object]]:
+        return [[*part.values()] for part in self.children]
 
     def _watched(self) -> list[object]:
         # What was None may have become a parameter, which is elsewhere.
@@ -69,28 +80,23 @@ class Step:
             vars(cell) is attributes
             and cell._parameters is parameters
             and cell._buffers is buffers
-            and self.modules == inner_modules(cell)
+            and self.found == self._found()
+            and self.entries == sum(map(len, self.inside))
             and self.values == self._watched()
-        )
-
-    def _has_hooks(self) -> bool:
-        return any(
-            part["_forward_hooks"] or part["_forward_pre_hooks"] or "forward" in part for part in self.inside
         )
 
     def run(self, cell: Any, x: Tensor, h: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor] | None:
         """Return output and new state, or None where this does not serve."""
         B, C = x.shape
-        if self.inputs != C or h.shape != (B, self.size) or not self.served or self._has_hooks():
+        if self.inputs != C or h.shape != (B, self.size) or not self.served or any(self.hooks):
             return None
-        key: list[object] = []
         try:
-            for place, name in self.places:
-                tensor = place[name]
-                key += tensor.data_ptr(), tensor.nbytes, tensor.is_contiguous()
-        except (KeyError, AttributeError):  # there is none, or None
+            tensors = [place[name] for place, name in self.places]
+            # A tensor may be turned or cut where it lies.
+            key = [*map(_ADDRESS, tensors), *map(_COUNT, tensors), *map(_WHOLE, tensors)]
+        except (KeyError, TypeError):  # there is none, or None
             return None
-        if key != self.key and not self._take(cell, key):
+        if key != self.key and not self._take(cell, tensors, key):
             return None
         spans, span = (t.data_ptr(), 1.0) if isinstance(t, Tensor) else (None, t)
         out, output = torch.empty_like(h), None
@@ -101,8 +107,7 @@ class Step:
         self.function(self.address, *arguments)
         return (out if output is None else output), out
 
-    def _take(self, cell: Any, key: list[object]) -> bool:
-        tensors = [place[name] for place, name in self.places]
+    def _take(self, cell: Any, tensors: list[Tensor], key: list[int]) -> bool:
         if not all(_plain(tensor) and tensor.is_contiguous() for tensor in tensors):
             return False
         filled = self.fill(cell, tensors)
