@@ -69,11 +69,10 @@ def _of_modules(cell: Cell, modules: list[Any]) -> str | None:
         elif kind is nn.Sequential:
             if common_activation(module) is None:
                 return f"{_name(cell, module)} has activations that only the plain path knows"
-        elif module is cell:
-            if any(isinstance(value, Tensor) for value in vars(cell).values()):
-                return "the cell has a tensor in place of a parameter"
-        elif kind not in inner:
+        elif module is not cell and kind not in inner:
             return f"{_name(cell, module)} is a {kind.__name__}, which only the plain path calls"
+        elif kind in _CELLS and any(isinstance(value, Tensor) for value in vars(module).values()):
+            return f"{_name(cell, module)} has a tensor in place of a parameter"
     return None
 
 

@@ -3,7 +3,9 @@
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
+from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.native.library import native
 from liquid_train.nn.streaming.native_stream import NativeStream
 from liquid_train.nn.streaming.numpy_stream import NumpyStream
@@ -22,4 +24,7 @@ def make_stream(layer: "LiquidLayer", batch_size: int, reuse_output: bool) -> St
 
 
 def _has_kernels(layer: "LiquidLayer") -> bool:
-    return layer.lstm is None and all(part.dtype is torch.float32 for part in layer.parameters())
+    # Those of an LTC have no map after it.
+    mapped = isinstance(layer.rnn_cell, LTCCell) and isinstance(layer.fc, nn.Linear)
+    single = all(part.dtype is torch.float32 for part in layer.parameters())
+    return layer.lstm is None and not mapped and single

@@ -59,6 +59,8 @@ class NativeStream(Stream):
         cell = layer.rnn_cell
         packed: Packed
         if isinstance(cell, LTCCell):
+            if isinstance(layer.fc, nn.Linear):
+                raise ValueError("fc was no Linear when the stream was made: make another stream")
             packed, self._function = PackedLTC(ltc_weights(cell), B), self._library.ltc_stream
         else:
             projection = linear_map(layer.fc) if isinstance(layer.fc, nn.Linear) else None

@@ -117,6 +117,11 @@ def tensor_for_a_head():
     return no_parameter(layer, layer.rnn_cell.ff1, "weight")
 
 
+def tensor_in_a_layer():
+    layer = CfC(3, AutoNCP(12, 3), mode="pure")
+    return no_parameter(layer, layer.rnn_cell.layer_1, "A")
+
+
 def tensor_for_a_neuron():
     layer = LTC(3, 6)
     return no_parameter(layer, layer.rnn_cell, "w")
@@ -155,6 +160,7 @@ REFUSED = {
     ),
     "ff1 has hooks, which": (patched, torch.float32),
     "ff1 has a tensor in place of a parameter": (tensor_for_a_head, torch.float32),
+    "layer_1 has a tensor in place of a parameter": (tensor_in_a_layer, torch.float32),
     "the cell has a tensor in place of a parameter": (tensor_for_a_neuron, torch.float32),
     "a tensor of shape .128, 40. is where .40, 40. belongs": (pruned, torch.float32),
     "a tensor of shape .1,. is where .6,. belongs": (shared, torch.float32),

@@ -300,6 +300,17 @@ def test_a_layer_with_parts_replaced(backend):
         close(layer.stream().step(x), layer(x.unsqueeze(1))[0][:, 0])
 
 
+def test_a_map_after_an_ltc(backend):
+    layer = LTC(3, 6)
+    stream, layer.fc = layer.stream(), nn.Linear(6, 6)
+    x = torch.randn(1, 3)
+    if isinstance(stream, NativeStream):
+        with pytest.raises(ValueError, match="fc was no Linear when the stream was made"):
+            stream.refresh()
+    with torch.no_grad():
+        close(layer.stream().step(x), layer(x.unsqueeze(1))[0][:, 0])
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
