@@ -21,7 +21,7 @@ class Memory:
 
 
 def memory_of(pid: int) -> Memory | None:
-    """Return the memory of a process, or None when it is gone."""
+    """Return the memory of a process, or None when it is gone or going: the system takes its memory first."""
     own = _resident(pid)
     if own is None:
         return None
@@ -30,7 +30,7 @@ def memory_of(pid: int) -> Memory | None:
 
 def _resident(pid: int) -> int | None:
     try:
-        return int(psutil.Process(pid).memory_info().rss)
+        return int(psutil.Process(pid).memory_info().rss) or None
     except psutil.Error:
         return None
 
