@@ -26,7 +26,7 @@ _FLAGS = (
     "-ffp-contract=fast",
     "-fno-math-errno",
     "-fno-trapping-math",
-    # A loop over more lines of code than it needs waits for its instructions: up to 1.6 times as long.
+    # A loop that lies in more cache lines than it needs waits for its instructions: up to 1.6 times as long.
     "-falign-loops=64",
     "-fPIC",
     "-pthread",

@@ -4,6 +4,7 @@ import pytest
 import torch
 from servers import binary
 
+from liquid_train.nn.layer import run_fast
 from liquid_train.nn.native.library import native, without_kernels
 
 
@@ -76,3 +77,16 @@ def assert_equal_paths(gradients):
             )
 
     return check
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Count calls of the fast path."""
+    seen = []
+
+    def counted(*arguments):
+        seen.append(arguments)
+        return run_fast(*arguments)
+
+    monkeypatch.setattr("liquid_train.nn.layer.run_fast", counted)
+    return seen
