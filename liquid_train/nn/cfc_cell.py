@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from liquid_train.nn._checks import check_at_least, check_channels, check_choice, time_column
 from liquid_train.nn.activations import ACTIVATIONS
 from liquid_train.nn.native.cells import cfc_step
-from liquid_train.nn.native.step import quick_step, without_step
+from liquid_train.nn.native.step import quick_step
+from liquid_train.nn.watch import Kept
 
 MODES = ("default", "pure", "no_gate")
 
@@ -74,6 +75,7 @@ class CfCCell(nn.Module):
         self.hidden_size = hidden_size
         self.mode = mode
         self.strict_wiring = strict_wiring
+        self._kept = Kept()
 
         features = input_size + hidden_size
         self.backbone = _backbone(
@@ -109,9 +111,6 @@ class CfCCell(nn.Module):
     def output_size(self) -> int:
         """Number of outputs: the hidden units H."""
         return self.hidden_size
-
-    def __getstate__(self) -> dict[str, Any]:
-        return without_step(self)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew and restore the mask, as after ``to_empty()``."""

@@ -7,7 +7,6 @@ Shapes: B batch, C input channels, H neurons, M motor neurons, S sources of syna
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from liquid_train.nn._checks import check_at_least, check_channels, check_choice, time_column
 from liquid_train.nn.native.cells import ltc_step
-from liquid_train.nn.native.step import quick_step, without_step
+from liquid_train.nn.native.step import quick_step
 from liquid_train.nn.wired_cell import WiredCell
 
 MAPPINGS = ("affine", "linear", None)
@@ -102,9 +101,6 @@ class LTCCell(WiredCell):
         self.register_buffer("sparsity_mask", torch.empty(H, H))
         self.register_buffer("sensory_sparsity_mask", torch.empty(C, H))
         self.reset_parameters()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return without_step(self)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

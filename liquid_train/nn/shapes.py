@@ -29,7 +29,8 @@ def inner_modules(cell: nn.Module) -> list[nn.Module]:
 def cfc_linears(cell: "CfCCell") -> tuple[list[nn.Linear], list[nn.Linear]]:
     """Return the Linear modules of the backbone, and the heads: ff1, or ff1, ff2, time_a and time_b."""
     modules: dict[str, Any] = cell._modules
-    layers = cell.backbone if isinstance(cell.backbone, nn.Sequential) else ()
+    stack = modules.get("backbone")
+    layers = stack._modules.values() if isinstance(stack, nn.Sequential) else ()
     backbone = [module for module in layers if isinstance(module, nn.Linear)]
     names = ("ff1",) if cell.mode == "pure" else ("ff1", "ff2", "time_a", "time_b")
     return backbone, [modules[name] for name in names]

@@ -6,6 +6,7 @@ import numpy as np
 from ncps.wirings import Wiring
 from torch import nn
 
+from liquid_train.nn.watch import Kept
 from liquid_train.nn.wirings import built_copy
 
 
@@ -23,6 +24,7 @@ class WiredCell(nn.Module):
     def __init__(self, wiring: Wiring, input_size: int | None) -> None:
         super().__init__()
         self.wiring = built_copy(wiring, input_size)
+        self._kept = Kept()
 
     @property
     def state_size(self) -> int:

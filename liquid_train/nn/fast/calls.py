@@ -1,5 +1,7 @@
 """What a cell does with a sequence, as constants and tensors: all that the runners of the fast path take.
 
+Parameters are taken from the modules' dictionaries: as attributes each would take several times as long.
+
 Shapes: T steps, B batch, C input channels, H hidden units, S sources of synapses (C or H).
 """
 
@@ -64,9 +66,11 @@ def cfc_call(cell: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> tupl
     activation = "ReLU" if cell.backbone is None else common_activation(cell.backbone)
     assert activation is not None
     plan = CfCPlan(cell.mode, len(backbone), activation, span)
-    closed = (cell.A, cell.w_tau) if cell.mode == "pure" else (None, None)
-    mask = cell.sparsity_mask
-    maps = [part for linear in (*backbone, *heads) for part in (linear.weight, linear.bias)]
+    own = cell._parameters
+    closed = (own["A"], own["w_tau"]) if cell.mode == "pure" else (None, None)
+    mask = cell._buffers["sparsity_mask"]
+    given = [linear._parameters for linear in (*backbone, *heads)]
+    maps = [part for parameters in given for part in (parameters["weight"], parameters["bias"])]
     return plan, (x, h, times, mask, mask if cell.strict_wiring else None, *closed, *maps)
 
 
@@ -74,10 +78,13 @@ def ltc_call(cell: LTCCell, x: Tensor, v: Tensor, spans: Tensor | float) -> tupl
     """Return constants and tensors for input ``x``, potentials ``v`` and spans, ``[T, B, 1]`` or one number."""
     part = spans / cell.ode_unfolds
     parts, span = (part, 1.0) if isinstance(part, Tensor) else (None, part)
+    own: dict[str, Any] = cell._parameters
+    synapses = [own[kind + name] for kind in ("sensory_", "") for name in ("w", "mu", "sigma", "erev")]
+    if cell.implicit_param_constraints:
+        synapses[0], synapses[4] = cell._positive(synapses[0]), cell._positive(synapses[4])
     return LTCPlan(cell.ode_unfolds, cell.epsilon, span), (
         *(affine(x, cell.input_w, cell.input_b), v, parts),
-        *(cell._positive(cell.cm), cell._positive(cell.gleak), cell.vleak),
-        *(cell._positive(cell.sensory_w), cell.sensory_mu, cell.sensory_sigma, cell.sensory_erev),
-        *(cell._positive(cell.w), cell.mu, cell.sigma, cell.erev),
-        *(cell.sensory_sparsity_mask, cell.sparsity_mask),
+        *(cell._positive(own["cm"]), cell._positive(own["gleak"]), own["vleak"]),
+        *synapses,
+        *(cell._buffers["sensory_sparsity_mask"], cell._buffers["sparsity_mask"]),
     )

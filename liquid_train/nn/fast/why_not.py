@@ -1,5 +1,7 @@
 """What the fast path cannot serve, and why."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.ltc_cell import LTCCell
 from liquid_train.nn.memory_cell import MemoryCell
 from liquid_train.nn.shapes import cfc_misfit, inner_modules, ltc_misfit, wired_misfit
+from liquid_train.nn.watch import remember, remembered
 from liquid_train.nn.wired_cfc_cell import WiredCfCCell
 
 Cell = CfCCell | WiredCfCCell | LTCCell
@@ -48,8 +51,41 @@ def why_not(
         return "hooks are registered for all modules, which only the plain path calls"
     if "_is_replica" in vars(cell):
         return "nn.DataParallel has put copies in place of the parameters"
+    served = None if torch.compiler.is_compiling() else remembered(cell)
+    if served is None:
+        served = _look(cell)
+        if isinstance(served, str):
+            return served
+        if not torch.compiler.is_compiling():
+            remember(cell, served)
+    return _of_call(cell, served, inputs, spans, state)
+
+
+@dataclass(frozen=True)
+class _Served:
+    """A cell that can be served: what its tensors have in common, and whether one is of inference mode."""
+
+    dtype: torch.dtype
+    device: torch.device
+    inference: bool
+
+
+def _look(cell: Cell) -> _Served | str:
+    """Look at the cell itself, whatever it is called with."""
     modules = [cell, *inner_modules(cell)]
-    return _of_modules(cell, modules) or _of_tensors(cell, modules, inputs, spans, state)
+    reason = _of_modules(cell, modules)
+    if reason is not None:
+        return reason
+    tensors = _tensors(modules)
+    first = tensors[0][1]
+    if first.device.type == "meta":
+        return "the parameters are on the meta device"
+    if first.dtype not in _DTYPES:
+        return f"the first parameter has dtype {first.dtype}: it serves float32, float64 and autocast"
+    reason = _of_tensors(tensors, first.dtype, first.device) or _misfit(cell)
+    if reason is not None:
+        return reason
+    return _Served(first.dtype, first.device, _of_inference(tensor for _, tensor in tensors))
 
 
 def _of_modules(cell: Cell, modules: list[Any]) -> str | None:
@@ -80,19 +116,17 @@ def _name(cell: Cell, wanted: nn.Module) -> str:
     return next(name for name, module in cell.named_modules() if module is wanted) or "the cell"
 
 
+def _tensors(modules: list[nn.Module]) -> list[tuple[str, Tensor]]:
+    found: list[tuple[str, Tensor | None]] = []
+    for module in modules:
+        found += module._parameters.items()
+        found += module._buffers.items()
+    return [(name, tensor) for name, tensor in found if tensor is not None]
+
+
 def _of_tensors(
-    cell: Cell,
-    modules: list[nn.Module],
-    inputs: Tensor,
-    spans: Tensor | float,
-    state: tuple[Tensor, ...],
+    tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype, device: torch.device
 ) -> str | None:
-    tensors = _tensors(modules, spans, state)
-    dtype, device = tensors[0][1].dtype, tensors[0][1].device
-    if device.type == "meta":
-        return "the parameters are on the meta device"
-    if dtype not in _DTYPES:
-        return f"the first parameter has dtype {dtype}: it serves float32, float64 and autocast"
     for name, tensor in tensors:
         if type(tensor) not in _PLAIN:
             return f"{name} is a {type(tensor).__name__}"
@@ -100,19 +134,10 @@ def _of_tensors(
             return f"{name} has dtype {tensor.dtype} but the first parameter has {dtype}"
         if tensor.device != device:
             return f"{name} is on {tensor.device} but the first parameter is on {device}"
-    kept = (inputs, *(tensor for _, tensor in tensors)) if torch.is_grad_enabled() else ()
-    # Compilers do not know the question.
-    if not torch.compiler.is_compiling() and any(tensor.is_inference() for tensor in kept):
-        return "a tensor was made in inference mode, where autograd cannot keep it"
-    if inputs.dtype != dtype and not torch.is_autocast_enabled(device.type):
-        return f"input has dtype {inputs.dtype} but the parameters have {dtype}"
-    return _of_sizes(cell, inputs, state)
+    return None
 
 
-def _of_sizes(cell: Cell, inputs: Tensor, state: tuple[Tensor, ...]) -> str | None:
-    given = inputs.shape[-1], state[0].shape[-1]
-    if given != (cell.sensory_size, cell.state_size):
-        return f"the cell takes {cell.sensory_size} channels and {cell.state_size} units, not {given}"
+def _misfit(cell: Cell) -> str | None:
     if isinstance(cell, LTCCell):
         return ltc_misfit(cell)
     if isinstance(cell, CfCCell):
@@ -120,17 +145,30 @@ def _of_sizes(cell: Cell, inputs: Tensor, state: tuple[Tensor, ...]) -> str | No
     return wired_misfit(cell)
 
 
-def _tensors(
-    modules: list[nn.Module], spans: Tensor | float, state: tuple[Tensor, ...]
-) -> list[tuple[str, Tensor]]:
-    found: list[tuple[str, Tensor | None]] = []
-    for module in modules:
-        found += module._parameters.items()
-        found += module._buffers.items()
-    found += [("hx", part) for part in state]
+def _of_inference(tensors: Iterable[Tensor]) -> bool:
+    # Compilers do not know the question.
+    return not torch.compiler.is_compiling() and any(tensor.is_inference() for tensor in tensors)
+
+
+def _of_call(
+    cell: Cell, served: _Served, inputs: Tensor, spans: Tensor | float, state: tuple[Tensor, ...]
+) -> str | None:
+    given = [("hx", part) for part in state]
     if isinstance(spans, Tensor):
-        found.append(("timespans", spans))
-    return [(name, tensor) for name, tensor in found if tensor is not None]
+        given.append(("timespans", spans))
+    reason = _of_tensors(given, served.dtype, served.device)
+    if reason is not None:
+        return reason
+    if torch.is_grad_enabled() and (
+        served.inference or _of_inference((inputs, *(tensor for _, tensor in given)))
+    ):
+        return "a tensor was made in inference mode, where autograd cannot keep it"
+    if inputs.dtype != served.dtype and not torch.is_autocast_enabled(served.device.type):
+        return f"input has dtype {inputs.dtype} but the parameters have {served.dtype}"
+    sizes = inputs.shape[-1], state[0].shape[-1]
+    if sizes != (cell.sensory_size, cell.state_size):
+        return f"the cell takes {cell.sensory_size} channels and {cell.state_size} units, not {sizes}"
+    return None
 
 
 def _has_hooks(module: nn.Module) -> bool:

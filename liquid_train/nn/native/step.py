@@ -19,8 +19,6 @@ MOST_SAMPLES = 32
 
 _ADDRESS, _COUNT, _WHOLE = Tensor.data_ptr, Tensor.numel, Tensor.is_contiguous
 
-_NAME = "_liquid_train_step"
-
 Place = tuple[dict[str, Any], str]
 """A tensor or a setting of a module: where the module has it, and its name there."""
 
@@ -119,11 +117,6 @@ class Step:
         return True
 
 
-def without_step(cell: nn.Module) -> dict[str, Any]:
-    """Return what copies and files of a cell get: addresses mean nothing to them."""
-    return {name: value for name, value in vars(cell).items() if name != _NAME}
-
-
 def quick_step(
     cell: Any, make: Callable[[Any, Library], Step], x: Tensor, h: Tensor, t: Tensor | float
 ) -> tuple[Tensor, Tensor] | None:
@@ -152,10 +145,10 @@ def quick_step(
     library = native()
     if library is None:
         return None
-    step: Step | None = vars(cell).get(_NAME)
+    step: Step | None = cell._kept.step
     if step is None or not step.is_of(cell):
         # Not in a dictionary of cells: a hook that knows its cell would keep it there for good.
-        step = vars(cell)[_NAME] = make(cell, library)
+        step = cell._kept.step = make(cell, library)
     if isinstance(t, Tensor):
         t = t.contiguous()
     return step.run(cell, x.contiguous(), h.contiguous(), t)

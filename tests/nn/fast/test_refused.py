@@ -1,5 +1,10 @@
 """Cells that the fast path does not serve: it says why, and the plain loop runs them."""
 
+import copy
+import gc
+import sys
+import weakref
+
 import pytest
 import torch
 from adapted import Adapted
@@ -10,131 +15,169 @@ from torch.nn.utils import prune
 from liquid_train.nn import LTC, CfC, CfCCell
 from liquid_train.nn.shapes import inner_modules
 
+why_not = sys.modules["liquid_train.nn.fast.why_not"]
+
 
 def x(dtype=torch.float32):
     return torch.randn(2, 4, 3, dtype=dtype)
 
 
-def hooked():
-    layer = CfC(3, 6)
+def hooked(layer):
     layer.rnn_cell.ff1.register_forward_hook(lambda *_: None)
-    return layer
 
 
-def mine():
-    layer = CfC(3, 6)
+def mine(layer):
     layer.rnn_cell.ff1.__class__ = type("Mine", (nn.Linear,), {})
-    return layer
 
 
 def bent(index, activation):
-    layer = CfC(3, 6, backbone_layers=2, activation="gelu")
-    layer.rnn_cell.backbone[index] = activation
-    return layer
+    def change(layer):
+        layer.rnn_cell.backbone[index] = activation
+
+    return change
 
 
-def unbiased():
-    layer = CfC(3, 6)
+def unbiased(layer):
     layer.rnn_cell.ff1.bias = None
-    return layer
 
 
-def unfinished():
-    layer = CfC(3, 6, backbone_layers=2)
+def unfinished(layer):
     del layer.rnn_cell.backbone[3]
-    return layer
 
 
 def replaced(name, module):
-    layer = CfC(3, 6)
-    setattr(layer.rnn_cell, name, module(getattr(layer.rnn_cell, name)))
-    return layer
+    return lambda layer: setattr(layer.rnn_cell, name, module(getattr(layer.rnn_cell, name)))
 
 
-def patched():
-    layer = CfC(3, 6)
+def patched(layer):
     head = layer.rnn_cell.ff1
     inner = head.forward
     head.forward = lambda z: inner(z) + 1
-    return layer
 
 
-def no_parameter(layer, module, name):
+def no_parameter(module, name):
     tensor = getattr(module, name).detach().clone()
     delattr(module, name)
     setattr(module, name, tensor)
-    return layer
 
 
-def tensor_for_a_head():
-    layer = CfC(3, 6)
-    return no_parameter(layer, layer.rnn_cell.ff1, "weight")
-
-
-def tensor_in_a_layer():
-    layer = CfC(3, AutoNCP(12, 3), mode="pure")
-    return no_parameter(layer, layer.rnn_cell.layer_1, "A")
-
-
-def tensor_for_a_neuron():
-    layer = LTC(3, 6)
-    return no_parameter(layer, layer.rnn_cell, "w")
-
-
-def pruned():
-    layer = bent(0, nn.Linear(9, 40))
+def cut(layer):
+    layer.rnn_cell.backbone[0] = nn.Linear(9, 40)
     layer.rnn_cell.backbone[2] = nn.Linear(40, 128)
-    return layer
 
 
-def shared():
-    layer = LTC(3, 6)
+def shared(layer):
     layer.rnn_cell.gleak = nn.Parameter(torch.ones(1))
-    return layer
 
 
+def turned(layer):
+    layer.rnn_cell.ff1.weight.data = layer.rnn_cell.ff1.weight.data.view(128, 6)
+
+
+def cfc():
+    return CfC(3, 6)
+
+
+def deep():
+    return CfC(3, 6, backbone_layers=2, activation="gelu")
+
+
+def ltc():
+    return LTC(3, 6)
+
+
+# How a layer is made that is served, and what is then done to it.
 REFUSED = {
-    "mixed_memory=True": (lambda: CfC(3, 6, mixed_memory=True), torch.float32),
-    "ff1 has hooks": (hooked, torch.float32),
-    "ff1 is a Mine": (mine, torch.float32),
-    "ff1 has no bias": (unbiased, torch.float32),
-    "backbone has activations that": (lambda: bent(1, nn.Softplus()), torch.float32),
-    "backbone has activations": (lambda: bent(3, nn.Softplus()), torch.float32),
-    "backbone has activations that only": (lambda: bent(3, nn.GELU("tanh")), torch.float32),
-    "backbone has activations .*knows": (unfinished, torch.float32),
-    "ff1 is a Adapted": (lambda: replaced("ff1", Adapted), torch.float32),
-    "backbone is a Adapted": (lambda: replaced("backbone", Adapted), torch.float32),
+    "ff1 has hooks": (cfc, hooked),
+    "ff1 is a Mine": (cfc, mine),
+    "ff1 has no bias": (cfc, unbiased),
+    "backbone has activations that": (deep, bent(1, nn.Softplus())),
+    "backbone has activations": (deep, bent(3, nn.Softplus())),
+    "backbone has activations that only": (deep, bent(3, nn.GELU("tanh"))),
+    "backbone has activations that .*knows": (
+        deep,
+        lambda layer: [setattr(layer.rnn_cell.backbone[i], "approximate", "tanh") for i in (1, 3)],
+    ),
+    "backbone has activations .*knows": (deep, unfinished),
+    "ff1 is a Adapted": (cfc, replaced("ff1", Adapted)),
+    "backbone is a Adapted": (cfc, replaced("backbone", Adapted)),
     "a Sequential is where a Linear belongs": (
-        lambda: replaced("time_a", lambda head: nn.Sequential(head, nn.Tanh())),
-        torch.float32,
+        cfc,
+        replaced("time_a", lambda head: nn.Sequential(head, nn.Tanh())),
     ),
-    "a Linear is where a Sequential belongs": (
-        lambda: replaced("backbone", lambda _: nn.Linear(9, 128)),
-        torch.float32,
+    "a Linear is where a Sequential belongs": (cfc, replaced("backbone", lambda _: nn.Linear(9, 128))),
+    "ff1 has hooks, which": (cfc, patched),
+    "ff1 has a tensor in place of a parameter": (
+        cfc,
+        lambda layer: no_parameter(layer.rnn_cell.ff1, "weight"),
     ),
-    "ff1 has hooks, which": (patched, torch.float32),
-    "ff1 has a tensor in place of a parameter": (tensor_for_a_head, torch.float32),
-    "layer_1 has a tensor in place of a parameter": (tensor_in_a_layer, torch.float32),
-    "the cell has a tensor in place of a parameter": (tensor_for_a_neuron, torch.float32),
-    "a tensor of shape .128, 40. is where .40, 40. belongs": (pruned, torch.float32),
-    "a tensor of shape .1,. is where .6,. belongs": (shared, torch.float32),
-    "backbone_dropout=0.5": (lambda: CfC(3, 6, backbone_dropout=0.5), torch.float32),
-    "dtype torch.bfloat16": (lambda: CfC(3, 6).bfloat16(), torch.bfloat16),
+    "layer_1 has a tensor in place of a parameter": (
+        lambda: CfC(3, AutoNCP(12, 3), mode="pure"),
+        lambda layer: no_parameter(layer.rnn_cell.layer_1, "A"),
+    ),
+    "the cell has a tensor in place of a parameter": (ltc, lambda layer: no_parameter(layer.rnn_cell, "w")),
+    "a tensor of shape .128, 40. is where .40, 40. belongs": (deep, cut),
+    "a tensor of shape .128, 6. is where .6, 128. belongs": (cfc, turned),
+    "a tensor of shape .1,. is where .6,. belongs": (ltc, shared),
+    "backbone_dropout=0.5": (lambda: CfC(3, 6, backbone_dropout=0.5).eval(), lambda layer: layer.train()),
+    "dtype torch.bfloat16": (cfc, lambda layer: layer.bfloat16()),
+    "ff1 has hooks, which only": (
+        cfc,
+        lambda layer: setattr(layer.rnn_cell.ff1, "_forward_hooks", {0: lambda *_: None}),
+    ),
 }
 
 
+@pytest.mark.parametrize("called", [False, True], ids=["new", "called before"])
 @pytest.mark.parametrize("reason", REFUSED)
-def test_where_it_cannot_serve_true_says_why_and_auto_does_without(reason, calls):
-    make, dtype = REFUSED[reason]
+def test_where_it_cannot_serve_true_says_why_and_auto_does_without(reason, called, calls, backend):
+    make, change = REFUSED[reason]
     layer = make()
     layer.fast = True
+    if called:
+        layer(x())
+        calls.clear()
+    change(layer)
+    given = x(torch.bfloat16 if "bfloat16" in reason else torch.float32)
     with pytest.raises(ValueError, match=f"fast=True but .*{reason}.*: use fast='auto' or fast=False"):
-        layer(x(dtype))
+        layer(given)
+    if "shape .128, 6." in reason:
+        return
     layer.fast = "auto"
-    layer(x(dtype))
+    layer(given)
     with torch.no_grad():
-        layer(x(dtype)[:, :1])
+        layer(given[:, :1])
     assert not calls
+
+
+def test_a_memory_cell_is_refused(calls):
+    layer = CfC(3, 6, mixed_memory=True, fast=True)
+    with pytest.raises(ValueError, match=r"fast=True but mixed_memory=True puts a memory cell between"):
+        layer(x())
+    layer.fast = "auto"
+    layer(x())
+    assert not calls
+
+
+@pytest.mark.parametrize("kind", [cfc, lambda: CfC(3, AutoNCP(12, 3)), ltc], ids=["CfC", "wired", "LTC"])
+def test_what_is_known_of_a_cell_is_looked_up_once_and_goes_with_it(kind, monkeypatch):
+    looked, look = [], why_not._look
+    monkeypatch.setattr(why_not, "_look", lambda cell: looked.append(cell) or look(cell))
+    layer = kind()
+    for _ in range(3):
+        layer(x())
+    assert len(looked) == 1
+    twin = copy.deepcopy(layer)
+    looked.clear()
+    twin(x())
+    assert looked == [twin.rnn_cell]
+    cell = weakref.ref(layer.rnn_cell)
+    looked.clear()
+    gc.disable()
+    del layer
+    gone = cell() is None
+    gc.enable()
+    assert gone
 
 
 def test_pruned_weights(backend):
@@ -168,7 +211,8 @@ def test_modules_that_hold_one_another_have_an_end():
 
 
 def test_one_step_without_a_bias():
-    layer = unbiased()
+    layer = cfc()
+    unbiased(layer)
     with torch.no_grad():
         step, _ = layer(x()[:, :1])
         whole, _ = layer(x())
