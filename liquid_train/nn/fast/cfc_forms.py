@@ -19,10 +19,10 @@ class Form(Protocol):
     heads: int
 
     def parts(self, u: Tensor) -> tuple[Tensor, ...]:
-        """Return the views of heads ``[·, B, N·H]`` that ``step`` takes."""
+        """Return the views of heads ``[·, B, N·H]`` that ``step`` takes besides."""
 
-    def step(self, t: Tensor | None, out: Tensor, *parts: Tensor) -> None:
-        """Write the new state ``[B, H]`` to ``out`` from the parts of a step, which may be overwritten."""
+    def step(self, t: Tensor | None, out: Tensor, u: Tensor, *parts: Tensor) -> None:
+        """Write the new state ``[B, H]`` to ``out`` from the heads of a step, which may be overwritten."""
 
     def slopes(self, u: Tensor, spans: Tensor | None) -> Tensor:
         """Return the derivative of the state by each head, ``[T, B, N, H]``, from what ``step`` left in u."""
@@ -53,16 +53,16 @@ class Gated:
         self.heads = 4 if spans else 3
 
     def parts(self, u: Tensor) -> tuple[Tensor, ...]:
-        """See ``Form``: all that is run as a logistic function, then each head."""
-        H = u.shape[2] // self.heads
-        return u[:, :, : 3 * H], *u.split(H, 2)
+        """See ``Form``: each head."""
+        return tuple(u.split(u.shape[2] // self.heads, 2))
 
-    def step(self, t: Tensor | None, out: Tensor, *parts: Tensor) -> None:
+    def step(self, t: Tensor | None, out: Tensor, u: Tensor, *parts: Tensor) -> None:
         """See ``Form``."""
-        logistic, p, q, s, *slope = parts
+        p, q, s, *slope = parts
         if t is not None:
             s.addcmul_(slope[0], t)
-        logistic.sigmoid_()
+            u = u[:, : 3 * s.shape[1]]
+        u.sigmoid_()
         if self.mixing:
             torch.lerp(p, q, s, out=out)
         else:
@@ -112,11 +112,10 @@ class ClosedForm:
 
     def parts(self, u: Tensor) -> tuple[Tensor, ...]:
         """See ``Form``."""
-        return (u,)
+        return ()
 
-    def step(self, t: Tensor | None, out: Tensor, *parts: Tensor) -> None:
+    def step(self, t: Tensor | None, out: Tensor, u: Tensor, *parts: Tensor) -> None:
         """See ``Form``."""
-        (u,) = parts
         decay = self._decay(u, self.span if t is None else t)
         torch.addcmul(self.a, self.a, decay.mul_(u), value=-1, out=out)
 

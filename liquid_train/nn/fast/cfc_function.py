@@ -32,7 +32,7 @@ class CfCFunction(torch.autograd.Function):
         mode: Of the cell.
         activation: Of the backbone; None without one.
         span: The span of every step where ``spans`` is None.
-        x: What the inputs add to the first map, ``[T, B, F]``, bias included.
+        x: What the inputs add to the first map, ``[T, B, F]``, bias included. It may be overwritten.
         h: Initial state in the form that ``recurrent`` reads, ``[B, H]``.
         spans: ``[T, B, 1]`` or None.
         a: ``A`` of mode ``pure``, ``[1, H]``, else None.

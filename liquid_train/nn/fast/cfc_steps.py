@@ -31,24 +31,26 @@ def run_steps(
 
     Returns:
         States before the first step and after each, ``[T + 1, B, H]``. What each map gave at every step,
-        ``[T, B, ·]``, overwritten by what became of it; without ``keep`` that of the last step only.
+        ``[T, B, ·]``, overwritten by what became of it: of the first map in ``x``, and of the others without
+        ``keep`` that of the last step only.
     """
     form = form_of(mode, span, spans, a, w_tau)
     T, B = x.shape[:2]
     states = h.new_empty(T + 1, B, h.shape[1])
     states[0] = h
     first, *weights = (weight.t() for weight in (recurrent, *maps[::2]))
-    results = [x.new_empty(T if keep else 1, B, weight.shape[1]) for weight in (first, *weights)]
-    firsts, *others = (_rows(y, T) for y in results)
+    results = [x, *(x.new_empty(T if keep else 1, B, weight.shape[1]) for weight in weights)]
+    inputs, *others = (_rows(y, T) for y in results)
     layers = list(zip((bias.expand(B, -1) for bias in maps[1::2]), weights, others, strict=True))
-    heads = zip(*(_rows(part, T) for part in form.parts(results[-1])), strict=True)
+    parts = [_rows(part, T) for part in form.parts(results[-1])]
+    heads = zip(*parts, strict=True) if parts else [()] * T
     times = [None] * T if spans is None else spans.unbind()
     old, *new = states.unbind()
-    for t, (input, parts, time, out) in enumerate(zip(x.unbind(), heads, times, new, strict=True)):
-        y = torch.addmm(input, old, first, out=firsts[t])
+    for t, (y, head, time, out) in enumerate(zip(inputs, heads, times, new, strict=True)):
+        y.addmm_(old, first)
         for bias, weight, rows in layers:
             y = torch.addmm(bias, _activate(activation, y), weight, out=rows[t])
-        form.step(time, out, *parts)
+        form.step(time, out, y, *head)
         if t < len(held):
             out[:, held[t] :] = old[:, held[t] :]
         old = out

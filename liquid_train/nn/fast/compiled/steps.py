@@ -33,7 +33,8 @@ class CfCSteps:
         tensors: Sequence[Any] = given
         mode, activation, span = _cfc_constants(*constants)
         loops = _cfc_loops(mode, activation, given)
-        states, results = loops.run_steps(keep, mode, activation, span, *tensors)
+        # An operator must not overwrite what it is given.
+        states, results = loops.run_steps(keep, mode, activation, span, tensors[0].clone(), *tensors[1:])
         # A compiler takes results to be aligned; a view may begin anywhere.
         out = states[1:].clone()
         return [out, states, *results] if keep else [out]
