@@ -9,7 +9,7 @@ namespace {
 
 // Some columns of a map's weight [·, stride], which bring gradients down to what they read.
 Panels pack_back(const CfC& c, int64_t layer, const float* weight, int64_t first, int64_t columns) {
-  return pack_pairs(width_of(c, layer), vectors(columns), inputs_of(c, layer), [&](int64_t vector, int lane) {
+  return pack_columns(width_of(c, layer), vectors(columns), inputs_of(c, layer), [&](int64_t vector, int lane) {
     int64_t column = vector * W + lane;
     return column < columns ? weight + first + column : nullptr;
   });
@@ -36,12 +36,12 @@ BackMaps pack_backward(const CfC& c) {
 template <class Finish>
 __attribute__((noinline)) void bring_down(const Panels& panels, const float* d, int64_t stride, int64_t columns,
                                           int64_t rows, Finish finish) {
-  pairs(columns, [&](auto width, int64_t column, int64_t panel) INLINE_LAMBDA {
+  across(columns, [&](auto width, int64_t column, int64_t vector) INLINE_LAMBDA {
     constexpr int N = decltype(width)::value;
     tiles<tile_rows<N>()>(0, rows, [&](auto tile, int64_t row) INLINE_LAMBDA {
       constexpr int M = decltype(tile)::value;
       vec acc[M][N] = {};
-      accumulate<M, N>(acc, d + row * stride, stride, panels.rows, panels.at(panel));
+      accumulate<M, N>(acc, d + row * stride, stride, panels.rows, panels.at(vector));
       for (int r = 0; r < M; r++)
         for (int j = 0; j < N; j++) finish(row + r, column + j * W, columns - column - j * W, acc[r][j]);
     });
@@ -89,11 +89,17 @@ struct MapGradients {
         d(rows * d_stride), read(rows * stride, 0.0f), weight(width * stride, 0.0f), bias(d_stride, 0.0f) {}
 
   void add(int64_t rows) {
-    for (int64_t row = 0; row < rows; row++)
-      for (int64_t i = 0; i < width; i++) bias[i] += d[row * d_stride + i];
-    pairs(inputs, [&](auto vectors, int64_t column, int64_t) INLINE_LAMBDA {
+    tiles<4>(0, vectors(width), [&](auto count, int64_t first) INLINE_LAMBDA {
+      constexpr int N = decltype(count)::value;
+      vec sums[N];
+      for (int j = 0; j < N; j++) sums[j] = load(&bias[(first + j) * W]);
+      for (int64_t row = 0; row < rows; row++)
+        for (int j = 0; j < N; j++) sums[j] += load(&d[row * d_stride + (first + j) * W]);
+      for (int j = 0; j < N; j++) store(&bias[(first + j) * W], sums[j]);
+    });
+    across(inputs, [&](auto vectors, int64_t column, int64_t) INLINE_LAMBDA {
       constexpr int N = decltype(vectors)::value;
-      tiles<tile_rows<2>()>(0, width, [&](auto tile, int64_t row) INLINE_LAMBDA {
+      tiles<tile_rows<N>()>(0, width, [&](auto tile, int64_t row) INLINE_LAMBDA {
         constexpr int M = decltype(tile)::value;
         vec acc[M][N];
         for (int r = 0; r < M; r++)

@@ -41,7 +41,7 @@ Maps pack_forward(const CfC& c) {
   for (int64_t layer = 0; layer < c.L; layer++) {
     const float *weight = c.backbone[2 * layer], *bias = c.backbone[2 * layer + 1];
     int64_t rows = inputs_of(c, layer);
-    maps.backbone.push_back(pack_pairs(rows, vectors(c.K), 1, [&](int64_t vector, int lane) {
+    maps.backbone.push_back(pack_columns(rows, vectors(c.K), 1, [&](int64_t vector, int lane) {
       int64_t column = vector * W + lane;
       return column < c.K ? weight + column * rows : nullptr;
     }));
@@ -72,7 +72,7 @@ class Forward {
     Sources from = kept.sources(layer, t, first, rows);
     const Panels& panels = maps.backbone[layer];
     float* out = kept.values(layer, t, first);
-    pairs(c.K, [&](auto width, int64_t column, int64_t panel) INLINE_LAMBDA {
+    across(c.K, [&](auto width, int64_t column, int64_t vector) INLINE_LAMBDA {
       constexpr int P = decltype(width)::value;
       const float* bias = maps.biases[layer].data() + column;
       tiles<tile_rows<P>()>(0, rows, [&](auto tile, int64_t row) INLINE_LAMBDA {
@@ -80,7 +80,7 @@ class Forward {
         vec acc[M][P];
         for (int r = 0; r < M; r++)
           for (int j = 0; j < P; j++) acc[r][j] = load(bias + j * W);
-        product<M, P>(acc, from, row, panels.at(panel));
+        product<M, P>(acc, from, row, panels.at(vector));
         for (int r = 0; r < M; r++)
           for (int j = 0; j < P; j++) {
             vec y = acc[r][j];

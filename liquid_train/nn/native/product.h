@@ -52,24 +52,31 @@ Panels pack(int64_t rows, int64_t count, int64_t step, Start start) {
   return panels;
 }
 
-// Pack vectors of columns as panels of two; an odd one has a panel of its own at the end. start(vector, lane).
-template <class Start>
-Panels pack_pairs(int64_t rows, int64_t count, int64_t step, Start start) {
-  Panels panels{Floats(rows * count * W), rows, 2 * W};
-  pack_to<2>(panels.data.data(), rows, count / 2, step,
-             [&](int64_t panel, int j, int lane) { return start(2 * panel + j, lane); });
-  pack_to<1>(panels.data.data() + count / 2 * 2 * rows * W, rows, count % 2, step,
-             [&](int64_t, int, int lane) { return start(count - 1, lane); });
-  return panels;
+// Call body(N, vector), N a constant, for panels of two or, with more registers, three vectors side by side.
+template <class Body>
+INLINE void panels(int64_t vectors, Body body) {
+  int64_t i = 0;
+  if constexpr (REGISTERS == 32)
+    for (; vectors - i == 3 || vectors - i > 4; i += 3) body(std::integral_constant<int, 3>{}, i);
+  for (; vectors - i > 1; i += 2) body(std::integral_constant<int, 2>{}, i);
+  if (i < vectors) body(std::integral_constant<int, 1>{}, i);
 }
 
-// Call body(N, column, panel), N a constant, for the panels of pack_pairs.
+// Pack vectors of columns as panels(count) has them. start(vector, lane).
+template <class Start>
+Panels pack_columns(int64_t rows, int64_t count, int64_t step, Start start) {
+  Panels packed{Floats(rows * count * W), rows, W};
+  panels(count, [&](auto side, int64_t first) {
+    pack_to<decltype(side)::value>(packed.data.data() + first * rows * W, rows, 1, step,
+                                   [&](int64_t, int j, int lane) { return start(first + j, lane); });
+  });
+  return packed;
+}
+
+// Call body(N, column, vector), N a constant, for the panels of pack_columns.
 template <class Body>
-INLINE void pairs(int64_t columns, Body body) {
-  int64_t column = 0, panel = 0;
-  for (; column + W < columns; column += 2 * W, panel++)
-    body(std::integral_constant<int, 2>{}, column, panel);
-  if (column < columns) body(std::integral_constant<int, 1>{}, column, panel);
+INLINE void across(int64_t columns, Body body) {
+  panels(vectors(columns), [&](auto side, int64_t vector) INLINE_LAMBDA { body(side, vector * W, vector); });
 }
 
 // acc += a[:, :rows] times the panel; rows of a are stride apart.
