@@ -7,14 +7,17 @@ Shapes: T steps, B batch, H hidden units, N heads, K width of a backbone layer, 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from liquid_train.nn.fast.activations import Activation
+from liquid_train.nn.fast.calls import CfCPlan
+from liquid_train.nn.fast.cfc_fold import activation_of, fold, unfold
 from liquid_train.nn.fast.cfc_forms import form_of
+from liquid_train.nn.fast.replay import must_replay, plain_cfc, replayed
 
 
 class CfCLoops(Protocol):
@@ -25,57 +28,44 @@ class CfCLoops(Protocol):
 
 
 class CfCFunction(torch.autograd.Function):
-    """``apply(loops, mode, activation, span, x, h, spans, a, w_tau, recurrent, *maps) -> states``.
+    """``apply(loops, plan, held, *tensors) -> states``.
+
+    Folding and its way back are in it: as operations of autograd's own they took a tenth of a training step.
 
     Args:
         loops: What runs the steps.
-        mode: Of the cell.
-        activation: Of the backbone; None without one.
-        span: The span of every step where ``spans`` is None.
-        x: What the inputs add to the first map, ``[T, B, F]``, bias included. It may be overwritten.
-        h: Initial state in the form that ``recurrent`` reads, ``[B, H]``.
-        spans: ``[T, B, 1]`` or None.
-        a: ``A`` of mode ``pure``, ``[1, H]``, else None.
-        w_tau: Likewise.
-        recurrent: Weight of the first map on the state, ``[F, H]``.
-        maps: Weight and bias of every further map; the last of all maps gives the heads.
+        plan: The call's constants; it has the tensors.
+        held: See ``run_cfc``.
 
     Returns:
-        States after each step in the form that ``recurrent`` reads, ``[T, B, H]``.
+        States after each step, ``[T, B, H]``.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        loops: CfCLoops,
-        mode: str,
-        activation: Activation | None,
-        span: float,
-        x: Tensor,
-        h: Tensor,
-        spans: Tensor | None,
-        a: Tensor | None,
-        w_tau: Tensor | None,
-        recurrent: Tensor,
-        *maps: Tensor,
+        ctx: Any, loops: CfCLoops, plan: CfCPlan, held: Sequence[int], *tensors: Tensor | None
     ) -> Tensor:
         """Run the steps."""
-        given = (x, h, spans, a, w_tau, recurrent, *maps)
-        states, results = loops.run_steps(True, mode, activation, span, *given)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(spans, a, w_tau, recurrent, *maps, states, *results)
-        ctx.constants = loops, mode, activation, span
-        return states[1:]
+        given: Sequence[Any] = tensors
+        _, _, spans, a, w_tau, *maps = derived = fold(plan, *given)
+        states, results = loops.run_steps(True, plan.mode, activation_of(plan), plan.span, *derived)
+        ctx.save_for_backward(*tensors, spans, a, w_tau, *maps, states, *results)
+        ctx.constants = loops, plan, held
+        # A copy: the output may be changed in place, what is kept must not.
+        return states[1:].clone() if plan.mode == "pure" else states[1:].mul(2).sub_(1)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
         """Run the steps backwards."""
-        if grads is None:  # they went to a replay
-            return (None,) * len(ctx.needs_input_grad)
-        loops, mode, activation, span = ctx.constants
-        found = gradients(loops, mode, activation, span, ctx.saved_tensors, grads)
-        return None, None, None, None, *found
+        loops, plan, held = ctx.constants
+        needed, saved = ctx.needs_input_grad[3:], ctx.saved_tensors
+        tensors, derived = saved[: len(needed)], saved[len(needed) :]
+        if must_replay(grads):
+            return None, None, None, *replayed(partial(plain_cfc, held=held), plan, tensors, needed, grads)
+        factor = 1 if plan.mode == "pure" else 2
+        totals = torch.mul(grads, factor, out=grads.new_empty(grads.shape))
+        found = gradients(loops, plan.mode, activation_of(plan), plan.span, derived, totals)
+        return None, None, None, *unfold(plan, tensors, found, needed[0])
 
 
 def gradients(
@@ -84,12 +74,19 @@ def gradients(
     activation: Activation | None,
     span: float,
     saved: Sequence[Tensor | None],
-    grads: Tensor,
+    totals: Tensor,
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of the tensors of ``CfCFunction`` from those of the states.
+    """Return the gradients of what the loops take from ``x`` on.
 
-    ``saved`` are those tensors from ``spans`` on, the states ``[T + 1, B, ·]``, and what every map gave, as
-    ``run_steps`` returns them.
+    Args:
+        loops: What runs the steps.
+        mode: Of the cell.
+        activation: Of the backbone; None without one.
+        span: The span of every step where samples have none of their own.
+        saved: What the loops take from ``spans`` on, the states ``[T + 1, B, H]``, and what every map gave, as
+            ``run_steps`` returns them.
+        totals: Gradients of the states in the form that ``recurrent`` reads, contiguous ``[T, B, H]``. They
+            are overwritten.
     """
     tensors: Sequence[Any] = saved
     spans, a, w_tau, recurrent, *rest = tensors
@@ -100,7 +97,6 @@ def gradients(
     slopes = [_slope(activation, y, z) for y, z in zip(arguments, values, strict=True)]
     d_heads = form.slopes(heads, spans)
 
-    totals = grads.clone(memory_format=torch.contiguous_format)
     d_initial = loops.run_back(totals, d_heads, slopes, recurrent, maps[::2])
 
     ends = [*slopes, d_heads.flatten(2)]

@@ -27,7 +27,21 @@ def run_steps(
     *maps: Tensor,
     held: Sequence[int] = (),
 ) -> tuple[Tensor, list[Tensor]]:
-    """Run the steps; what follows ``keep`` is as in ``CfCFunction``, ``held`` as in ``Holding``.
+    """Run the steps.
+
+    Args:
+        keep: Whether there will be a backward pass.
+        mode: Of the cell.
+        activation: Of the backbone; None without one.
+        span: The span of every step where ``spans`` is None.
+        x: What the inputs add to the first map, ``[T, B, F]``, bias included. It is overwritten.
+        h: Initial state in the form that ``recurrent`` reads, ``[B, H]``.
+        spans: ``[T, B, 1]`` or None.
+        a: ``A`` of mode ``pure``, ``[1, H]``, else None.
+        w_tau: Likewise.
+        recurrent: Weight of the first map on the state, ``[F, H]``.
+        maps: Weight and bias of every further map; the last of all maps gives the heads.
+        held: See ``Holding``.
 
     Returns:
         States before the first step and after each, ``[T + 1, B, H]``. What each map gave at every step,
@@ -71,7 +85,7 @@ def run_back(
         totals: Gradients of the states ``[T, B, H]``, to which those that later steps bring are added.
         d_heads: The derivatives of the states by the heads ``[T, B, N, H]``, which become their gradients.
         slopes: Those of the activations ``[T, B, K]``, which become the gradients of what they take.
-        recurrent: As ``CfCFunction`` takes it.
+        recurrent: As ``run_steps`` takes it.
         weights: Those of the further maps.
         held: See ``Holding``.
     """

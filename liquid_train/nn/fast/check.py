@@ -5,9 +5,12 @@ They are compared with tensor operations on some small numbers: states and every
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from liquid_train.nn.fast.calls import CfCPlan
 
 Run = Callable[..., Tensor]
 
@@ -27,6 +30,17 @@ def numbers(*shape: int, device: torch.device = _CPU) -> Tensor:
     """Return numbers between -0.5 and 0.5, without drawing from a random stream."""
     count = torch.Size(shape).numel()
     return 0.5 * torch.arange(1, count + 1, dtype=torch.float32, device=device).sin().view(shape)
+
+
+def cfc_tensors(plan: CfCPlan, spans: bool, device: torch.device = _CPU) -> list[Tensor | None]:
+    """Return tensors of a ``CfCPlan``, masks excepted."""
+    T, B, C, H, K = 3, 5, 2, 20, 24
+    pure, some = plan.mode == "pure", partial(numbers, device=device)
+    inputs = [C + H, *[K] * plan.layers]
+    sizes = [*((K, width) for width in inputs[:-1]), *[(H, inputs[-1])] * (1 if pure else 4)]
+    maps = [part for size in sizes for part in (some(*size), some(size[0]))]
+    closed = (some(1, H), some(1, H)) if pure else (None, None)
+    return [some(T, B, C), some(B, H), some(T, B, 1).abs() if spans else None, None, None, *closed, *maps]
 
 
 def agree(kernels: Run, plain: Run, tensors: Sequence[Tensor | None], tolerance: float = _TOLERANCE) -> bool:

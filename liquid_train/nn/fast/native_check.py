@@ -5,7 +5,7 @@ from functools import partial
 from torch import Tensor
 
 from liquid_train.nn.fast.calls import CfCPlan, LTCPlan
-from liquid_train.nn.fast.check import agree, numbers, undisturbed
+from liquid_train.nn.fast.check import agree, cfc_tensors, numbers, undisturbed
 from liquid_train.nn.fast.native_cfc import run_native_cfc
 from liquid_train.nn.fast.native_ltc import run_native_ltc
 from liquid_train.nn.fast.replay import plain_cfc, plain_ltc
@@ -24,14 +24,7 @@ def are_right(library: Library) -> bool:
 
 
 def _cfc(library: Library, plan: CfCPlan, spans: bool) -> bool:
-    T, B, C, H, K = 3, 5, 2, 20, 24
-    pure = plan.mode == "pure"
-    inputs = [C + H, *[K] * plan.layers]
-    sizes = [*((K, width) for width in inputs[:-1]), *[(H, inputs[-1])] * (1 if pure else 4)]
-    maps = [part for size in sizes for part in (numbers(*size), numbers(size[0]))]
-    closed = (numbers(1, H), numbers(1, H)) if pure else (None, None)
-    times = numbers(T, B, 1).abs() if spans else None
-    tensors = numbers(T, B, C), numbers(B, H), times, None, None, *closed, *maps
+    tensors = cfc_tensors(plan, spans)
     return agree(partial(run_native_cfc, library, plan), partial(plain_cfc, plan), tensors)
 
 

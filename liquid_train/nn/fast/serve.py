@@ -80,7 +80,7 @@ def _as_one(layer: CfCCell, x: Tensor, h: Tensor, spans: Tensor | float) -> bool
     """Return whether steps of all layers at once are quicker: where no kernels run."""
     if torch.compiler.is_compiling() or _kernels(h) is not None:
         return False
-    return cfc_loops(layer.mode, None, h, 0, isinstance(spans, Tensor)) is cfc_steps
+    return cfc_loops(CfCPlan(layer.mode, 0, "ReLU", 1.0), h, isinstance(spans, Tensor)) is cfc_steps
 
 
 def _finite(end: Tensor) -> bool:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from liquid_train.nn.cfc_cell import CfCCell
 from liquid_train.nn.fast.calls import cfc_call
-from liquid_train.nn.fast.cfc import masked, run_cfc
+from liquid_train.nn.fast.cfc import run_cfc
+from liquid_train.nn.fast.cfc_fold import masked
 
 
 def run_wired(layers: Sequence[CfCCell], x: Tensor, h: Tensor, spans: Tensor | float) -> list[Tensor]:

@@ -5,15 +5,16 @@ import importlib.util
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from liquid_train.nn.fast import cfc_steps, ltc_steps
-from liquid_train.nn.fast.activations import Activation
+from liquid_train.nn.fast.calls import CfCPlan
 from liquid_train.nn.fast.cfc_function import CfCFunction, CfCLoops
-from liquid_train.nn.fast.check import Run, agree, numbers, undisturbed
+from liquid_train.nn.fast.check import Run, agree, cfc_tensors, numbers, undisturbed
 from liquid_train.nn.fast.ltc_function import LTCFunction, LTCLoops
 from liquid_train.nn.gpu.precision import TOLERANCES, precision
 from liquid_train.nn.native.library import kernels_allowed
@@ -21,22 +22,22 @@ from liquid_train.nn.native.library import kernels_allowed
 log = logging.getLogger(__name__)
 
 
-def cfc_loops(mode: str, activation: Activation | None, x: Tensor, maps: int, spans: bool) -> CfCLoops:
+def cfc_loops(plan: CfCPlan, x: Tensor, spans: bool) -> CfCLoops:
     """Return the kernels if they run a CfC's call, else the loops in tensor operations.
 
     The first call of a kind compiles the kernels and compares them; where that fails, one warning says why.
 
     Args:
-        mode: Of the cell.
-        activation: Of the backbone; None without one.
-        x: What the inputs add to the first map.
-        maps: Number of further maps.
+        plan: The call's constants.
+        x: A tensor that the call reads.
         spans: Whether each sample has spans of its own.
     """
     # The kernels have one backbone layer at most.
-    if maps <= 1 and _could_run(x):
+    if plan.layers <= 1 and _could_run(x):
+        # The numbers of any span show whether they are right.
+        kind = replace(plan, activation=plan.activation if plan.layers else "ReLU", span=0.7)
         with undisturbed(x.device):
-            if _cfc_is_right(mode, activation, spans, x.device, precision()):
+            if _cfc_is_right(kind, spans, x.device, precision()):
                 return _cfc_kernels()
     return cfc_steps
 
@@ -83,25 +84,14 @@ def _ltc_kernels() -> LTCLoops:
 
 
 @functools.cache
-def _cfc_is_right(
-    mode: str, activation: Activation | None, spans: bool, device: torch.device, products: str
-) -> bool:
-    T, B, H, K = 3, 5, 20, 24
-    pure = mode == "pure"
-    heads = H if pure else (4 if spans else 3) * H
-    fixed = functools.partial(numbers, device=device)
-    span = fixed(T, B, 1).abs() if spans else None
-    closed = (fixed(1, H), fixed(1, H)) if pure else (None, None)
-    maps = () if activation is None else (fixed(heads, K), fixed(heads))
-    width = heads if activation is None else K
-    tensors = fixed(T, B, width), fixed(B, H), span, *closed, fixed(width, H), *maps
-
+def _cfc_is_right(plan: CfCPlan, spans: bool, device: torch.device, products: str) -> bool:
     def run(loops: Callable[[], CfCLoops], *given: Any) -> Tensor:
-        states = CfCFunction.apply(loops(), mode, activation, 0.7, *given)  # type: ignore[no-untyped-call]
+        states = CfCFunction.apply(loops(), plan, (), *given)  # type: ignore[no-untyped-call]
         return cast(Tensor, states)
 
     kernels, plain = (functools.partial(run, loops) for loops in (_cfc_kernels, lambda: cfc_steps))
-    return _right(f"of a {mode} CfC", kernels, plain, tensors, TOLERANCES[products])
+    tensors = cfc_tensors(plan, spans, device)
+    return _right(f"of a {plan.mode} CfC", kernels, plain, tensors, TOLERANCES[products])
 
 
 @functools.cache

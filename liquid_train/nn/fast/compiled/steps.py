@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from liquid_train.nn.fast.activations import ACTIVATIONS, Activation
+from liquid_train.nn.fast.calls import CfCPlan
 from liquid_train.nn.fast.cfc_function import CfCLoops, gradients
 from liquid_train.nn.fast.compiled.runner import Given, after_each_step
 from liquid_train.nn.fast.layout import choose_layout, from_list
@@ -15,7 +16,7 @@ from liquid_train.nn.gpu.choice import cfc_loops, ltc_loops
 
 
 class CfCSteps:
-    """``CfCFunction``; the tensors are its own."""
+    """The loops of a CfC; the tensors are those that ``fast.cfc_steps.run_steps`` takes."""
 
     name, constants = "cfc_steps", "str mode, str? activation"
     reads_states = False
@@ -32,7 +33,7 @@ class CfCSteps:
         """See ``Runner``."""
         tensors: Sequence[Any] = given
         mode, activation, span = _cfc_constants(*constants)
-        loops = _cfc_loops(mode, activation, given)
+        loops = _cfc_loops(constants, given)
         # An operator must not overwrite what it is given.
         states, results = loops.run_steps(keep, mode, activation, span, tensors[0].clone(), *tensors[1:])
         # A compiler takes results to be aligned; a view may begin anywhere.
@@ -49,8 +50,9 @@ class CfCSteps:
     ) -> Sequence[Tensor | None]:
         """See ``Runner``."""
         mode, activation, span = _cfc_constants(*constants)
-        loops = _cfc_loops(mode, activation, given)
-        return gradients(loops, mode, activation, span, [*given[2:], *made], grads)
+        loops = _cfc_loops(constants, given)
+        totals = grads.clone(memory_format=torch.contiguous_format)
+        return gradients(loops, mode, activation, span, [*given[2:], *made], totals)
 
 
 class LTCSteps:
@@ -101,10 +103,11 @@ def _cfc_constants(mode: str, activation: str | None, span: float) -> tuple[str,
     return mode, None if activation is None else ACTIVATIONS[activation], span
 
 
-def _cfc_loops(mode: str, activation: Activation | None, given: Given) -> CfCLoops:
+def _cfc_loops(constants: Sequence[Any], given: Given) -> CfCLoops:
+    mode, activation, span = constants
     x, _, spans = given[:3]
     assert x is not None
-    return cfc_loops(mode, activation, x, len(given[6::2]), spans is not None)
+    return cfc_loops(CfCPlan(mode, len(given[6::2]), activation or "ReLU", span), x, spans is not None)
 
 
 def _ltc_loops(unfolds: int, arguments: Sequence[Any]) -> LTCLoops:
