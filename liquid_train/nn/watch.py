@@ -70,8 +70,13 @@ class _Watch:
 
 
 def remember(cell: Any, found: object) -> None:
-    """Keep what was found out about a cell, all of whose tensors are in memory, in place of what is kept."""
-    cell._kept.watch = _Watch(cell, found)
+    """Keep what was found out about a cell, all of whose tensors are in memory, in place of what is kept.
+
+    Not if one was computed, as in ``torch.func.functional_call``: it would keep all that it was computed from.
+    """
+    watch = _Watch(cell, found)
+    if all(tensor.is_leaf for tensor in watch.tensors):
+        cell._kept.watch = watch
 
 
 def remembered(cell: Any) -> Any:

@@ -180,6 +180,15 @@ def test_what_is_known_of_a_cell_is_looked_up_once_and_goes_with_it(kind, monkey
     assert gone
 
 
+def test_weights_that_were_computed_are_freed():
+    layer = cfc()
+    computed = {name: 2 * parameter for name, parameter in layer.named_parameters()}
+    gone = weakref.ref(computed["rnn_cell.ff1.weight"])
+    torch.func.functional_call(layer, computed, (x(),))[0].sum().backward()
+    del computed
+    assert gone() is None
+
+
 def test_pruned_weights(backend):
     """While a mask is at work a hook multiplies with it; when it is done the weight comes after the bias."""
     layer, given = CfC(3, 6), x()
