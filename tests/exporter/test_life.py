@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from liquid_telemetry.spool import (
+    _launch,
     ensure_exporter,
     exporter_address,
     is_locked,
@@ -38,6 +39,35 @@ def test_two_started_at_once_leave_one(exporter, trainer, spool, wait):
     address = exporter.start()
     ours = [pid for pid in psutil.pids() if pid not in before and _is_exporter_of(pid, spool)]
     wait(lambda: [pid for pid in ours if _is_exporter_of(pid, spool)] == [address.pid])
+
+
+SLOW = """
+import fcntl, json, os, sys, time
+spool = sys.argv[1]
+lock = open(f"{spool}/exporter.lock", "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+time.sleep(1)
+address = dict(url="http://127.0.0.1:2", host="127.0.0.1", port=2, pid=os.getpid())
+with open(f"{spool}/new.json", "w") as file:
+    json.dump(address, file)
+os.rename(f"{spool}/new.json", f"{spool}/exporter.json")
+time.sleep(60)
+"""
+
+
+def test_the_address_that_a_killed_one_left_is_not_that_of_the_next(spool, monkeypatch, wait):
+    left = {"url": "http://127.0.0.1:1", "host": "127.0.0.1", "port": 1, "pid": 1}
+    (spool / "exporter.json").write_text(json.dumps(left))
+    monkeypatch.setattr(_launch, "_command", lambda spool, *_: [sys.executable, "-c", SLOW, str(spool)])
+    assert start_exporter(spool)
+    try:
+        wait(lambda: is_locked(spool / "exporter.lock"))
+        assert exporter_address(spool) is None
+        assert wait_exporter(spool, 20).port == 2
+    finally:
+        for process in _launch._starting:
+            process.kill()
+            process.wait()
 
 
 def _is_exporter_of(pid, spool):

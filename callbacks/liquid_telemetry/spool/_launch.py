@@ -84,8 +84,10 @@ def start_exporter(spool: Path, host: str = "127.0.0.1", port: int = 9464) -> bo
             "this platform has no POSIX locks: the metrics are not served; pass registry= to serve them"
         )
         return False
+    left = _written_address(spool)
     if is_locked(spool / "exporter.lock"):
         return False
+    _outdated[spool] = left
     errors = spool / "exporter.stderr"
     full = errors.exists() and errors.stat().st_size > _MAX_ERRORS
     with errors.open("wb" if full else "ab") as output:
@@ -105,6 +107,9 @@ def start_exporter(spool: Path, host: str = "127.0.0.1", port: int = 9464) -> bo
 
 _checked: dict[Path, float] = {}
 """When an exporter was last looked for or started: a young one has not taken its lock yet."""
+
+_outdated: dict[Path, bytes | None] = {}
+"""The address that a killed exporter left behind: the next one holds the lock before it removes it."""
 
 _starting: list[subprocess.Popen[bytes]] = []
 """Processes that fork the exporter and end: their end is collected when the exporter is next looked for."""
@@ -133,10 +138,20 @@ def exporter_address(spool: Path) -> ExporterAddress | None:
     _collect_started()
     if not is_locked(spool / "exporter.lock"):
         return None
+    written = _written_address(spool)
+    if written is None or written == _outdated.get(spool):
+        return None
     try:
-        written = json.loads((spool / "exporter.json").read_bytes())
-        return ExporterAddress(**{name: value for name, value in written.items() if name in _FIELDS})
-    except (OSError, ValueError, TypeError, AttributeError):
+        found = json.loads(written)
+        return ExporterAddress(**{name: value for name, value in found.items() if name in _FIELDS})
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _written_address(spool: Path) -> bytes | None:
+    try:
+        return (spool / "exporter.json").read_bytes()
+    except OSError:
         return None
 
 
