@@ -88,4 +88,6 @@ class Sequences:
         if packed.sorted_indices is not None:
             outputs = outputs.index_select(self.batch_dim, packed.sorted_indices)
         steps = zip(outputs.unbind(self.time_dim), packed.batch_sizes.tolist(), strict=True)
-        return packed._replace(data=torch.cat([step[:live] for step, live in steps]))
+        data = torch.cat([step[:live] for step, live in steps])
+        # Not _replace, whose result compilers cannot hand on.
+        return PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from ncps.wirings import AutoNCP
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from liquid_train.nn import LTC, CfC
 from liquid_train.nn.fast.compiled import operators
@@ -65,6 +66,27 @@ def dynamic(*tensors):
 def test_every_layer(name, kernels):
     layer = BUILDS[name]()
     assert_same(layer, compiled(layer), torch.randn(5, 4, 3), timespans=torch.rand(5, 4))
+
+
+@pytest.mark.parametrize("fast", ["auto", False])
+@pytest.mark.parametrize("kind", [CfC, LTC])
+def test_packed_sequences(kind, fast, kernels):
+    layer, x, lengths = kind(3, 6, fast=fast), torch.randn(4, 5, 3), torch.tensor([2, 5, 1, 4])
+
+    def run(x, lengths):
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        output, state = layer(packed)
+        return *pad_packed_sequence(output, batch_first=True), state
+
+    results = []
+    for call in (run, torch.compile(run, backend="aot_eager")):
+        layer.zero_grad()
+        output, counts, state = call(x, lengths)
+        (output.square().sum() + state.sum()).backward()
+        assert counts.equal(lengths)
+        results.append((output, state, *(p.grad for p in layer.parameters() if p.grad is not None)))
+    for mine, plain in zip(*results, strict=True):
+        torch.testing.assert_close(mine, plain)
 
 
 @pytest.mark.parametrize("name", ["default", "pure", "silu", "LTC", "LTC_wired"])
