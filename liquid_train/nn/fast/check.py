@@ -14,7 +14,7 @@ from liquid_train.nn.fast.calls import CfCPlan
 
 Run = Callable[..., Tensor]
 
-_TOLERANCE = 1e-4
+TOLERANCE = 1e-4
 
 _CPU = torch.device("cpu")
 
@@ -43,7 +43,7 @@ def cfc_tensors(plan: CfCPlan, spans: bool, device: torch.device = _CPU) -> list
     return [some(T, B, C), some(B, H), some(T, B, 1).abs() if spans else None, None, None, *closed, *maps]
 
 
-def agree(kernels: Run, plain: Run, tensors: Sequence[Tensor | None], tolerance: float = _TOLERANCE) -> bool:
+def agree(kernels: Run, plain: Run, tensors: Sequence[Tensor | None], tolerance: float = TOLERANCE) -> bool:
     """Return whether two functions of tensors have the same values and gradients.
 
     The second runs in double precision: its products are exact whatever precision PyTorch may use for others.

@@ -1,5 +1,6 @@
 """The kernels are built once, whole, or not at all: then one line says so and the numbers are the same."""
 
+import ctypes
 import logging
 import os
 import platform
@@ -86,21 +87,35 @@ def test_a_library_that_cannot_be_loaded_is_refused(monkeypatch, tmp_path, caplo
     assert "cannot be loaded" in caplog.text
 
 
-def test_kernels_that_give_other_numbers_are_not_used(monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("kind", "name", "out"),
+    [
+        ("_function", "ltc_forward", None),
+        ("_step", "cfc_step", 6),
+        ("_step", "ltc_step", 7),
+        ("_stream", "cfc_stream", 4),
+        ("_stream", "ltc_stream", 4),
+    ],
+)
+def test_kernels_that_give_other_numbers_are_not_used(kind, name, out, monkeypatch, caplog):
     binary("c++")
     monkeypatch.delenv("LIQUID_TRAIN_CACHE")
-    right = library._function
+    wrap = getattr(library, kind)
 
-    def function(loaded, name, structure):
-        found = right(loaded, name, structure)
+    def wrapped(*arguments):
+        right = wrap(*arguments)
 
-        def wrong(call):
-            call.epsilon += 0.1
-            found(call)
+        def wrong(*call):
+            if out is None:
+                call[0].epsilon += 0.1
+            right(*call)
+            if out is not None:
+                ctypes.c_float.from_address(call[out]).value += 0.01
 
-        return wrong if name == "ltc_forward" else found
+        asked = arguments[1] if kind == "_function" else arguments[0].__name__
+        return wrong if asked == name else right
 
-    monkeypatch.setattr(library, "_function", function)
+    monkeypatch.setattr(library, kind, wrapped)
     assert library.native() is None
     assert caplog.messages == [
         "CfC and LTC run without their C++ kernels, more slowly: "
