@@ -60,14 +60,11 @@ def _ltc(library: Library) -> bool:
 
 
 def _made(kind: Callable[..., LiquidLayer], *sizes: int, **options: Any) -> LiquidLayer:
-    """Return a layer with fixed numbers, made without drawing from a random stream."""
-    with torch.device("meta"):
+    """Return a layer with fixed numbers; the random stream stays as it is."""
+    with torch.device("cpu"), torch.random.fork_rng(devices=()):
         layer = kind(*sizes, **options).float()
-    layer.to_empty(device="cpu")
     for parameter in layer.parameters():
         parameter.data.copy_(numbers(*parameter.shape).abs())
-    for buffer in layer.buffers():
-        buffer.fill_(1.0)
     return layer
 
 

@@ -230,6 +230,24 @@ def in_a_process(code):
     subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True, timeout=120)
 
 
+@pytest.mark.parametrize("kernels", ["0", "1"])
+def test_the_first_call_draws_no_numbers_and_imports_no_compiler(kernels, monkeypatch):
+    """That import takes a second."""
+    binary("c++")
+    monkeypatch.delenv("LIQUID_TRAIN_CACHE")
+    monkeypatch.setenv("LIQUID_TRAIN_NATIVE", kernels)
+    in_a_process("""
+    import sys, torch
+    from liquid_train.nn import LTC, CfC
+    layers, x = [CfC(3, 6), LTC(3, 6)], torch.randn(2, 4, 3)
+    stream = torch.random.get_rng_state()
+    for layer in layers:
+        layer(x)[0].sum().backward()
+    assert torch.equal(stream, torch.random.get_rng_state())
+    assert "torch._dynamo" not in sys.modules
+    """)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="PyTorch has other threads there")
 def test_the_threads_are_those_of_pytorch(monkeypatch):
     binary("c++")
