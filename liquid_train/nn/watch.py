@@ -27,6 +27,14 @@ class Kept:
         return Kept, ()
 
 
+def kept(cell: nn.Module) -> Kept:
+    """Return what a cell keeps; one that was pickled before there was such a thing gets it now."""
+    found: Kept | None = vars(cell).get("_kept")
+    if found is None:
+        found = vars(cell)["_kept"] = Kept()
+    return found
+
+
 class _Watch:
     """A cell as it was. It has no reference to the cell, which would then outlive its last use.
 
@@ -69,17 +77,17 @@ class _Watch:
         return [*map(_ADDRESS, self.tensors), *map(_WHOLE, self.tensors), *shapes]
 
 
-def remember(cell: Any, found: object) -> None:
+def remember(cell: nn.Module, found: object) -> None:
     """Keep what was found out about a cell, all of whose tensors are in memory, in place of what is kept.
 
     Not if one was computed, as in ``torch.func.functional_call``: it would keep all that it was computed from.
     """
     watch = _Watch(cell, found)
     if all(tensor.is_leaf for tensor in watch.tensors):
-        cell._kept.watch = watch
+        kept(cell).watch = watch
 
 
-def remembered(cell: Any) -> Any:
+def remembered(cell: nn.Module) -> Any:
     """Return what is kept, or None if there is nothing or something in the cell has changed since."""
-    watch = cell._kept.watch
+    watch = kept(cell).watch
     return watch.found if watch is not None and watch.holds(cell) else None

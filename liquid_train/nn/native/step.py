@@ -13,6 +13,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from liquid_train.nn.native.library import Library, native
 from liquid_train.nn.shapes import inner_modules
+from liquid_train.nn.watch import kept
 
 MOST_SAMPLES = 32
 """From about here on a product with all samples at once is faster."""
@@ -145,10 +146,10 @@ def quick_step(
     library = native()
     if library is None:
         return None
-    step: Step | None = cell._kept.step
+    step: Step | None = kept(cell).step
     if step is None or not step.is_of(cell):
         # Not in a dictionary of cells: a hook that knows its cell would keep it there for good.
-        step = cell._kept.step = make(cell, library)
+        step = kept(cell).step = make(cell, library)
     if isinstance(t, Tensor):
         t = t.contiguous()
     return step.run(cell, x.contiguous(), h.contiguous(), t)

@@ -180,6 +180,16 @@ def test_what_is_known_of_a_cell_is_looked_up_once_and_goes_with_it(kind, monkey
     assert gone
 
 
+@pytest.mark.parametrize("kind", [cfc, ltc])
+def test_a_cell_that_was_pickled_without_the_place_for_what_is_known_gets_one(kind, backend):
+    layer = kind()
+    del layer.rnn_cell._kept
+    layer.fast = True
+    layer(x())
+    with torch.no_grad():
+        layer(x()[:, :1])
+
+
 def test_weights_that_were_computed_are_freed():
     layer = cfc()
     computed = {name: 2 * parameter for name, parameter in layer.named_parameters()}
