@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from servers import eventually
@@ -37,4 +38,37 @@ def test_a_killed_run_leaves_a_whole_trace_and_an_event(fit: Callable[..., Any])
     assert [span["name"] for span in spans if "parentSpanId" not in span] == ["fit started"]
     assert {span["parentSpanId"] for span in spans if "parentSpanId" in span} <= ids
     closed = [span for span in spans if span["status"].get("code") == 2]
-    assert sorted(span["name"] for span in closed) in (["fit"], ["fit", "train epoch"])
+    names = sorted(span["name"] for span in closed)
+    assert names in (["fit"], ["fit", "train epoch"], ["fit", "train epoch", "validation epoch"])
+
+
+SLOW = """
+import time
+from lightning.pytorch import Callback
+
+class Slow(Callback):
+    def on_validation_batch_end(self, trainer, *_):
+        if trainer.current_epoch == 2 and not trainer.sanity_checking:
+            time.sleep(1)
+"""
+
+
+def test_a_run_that_is_killed_in_a_validation_leaves_a_whole_trace(
+    fit: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    run = fit("--trainer.callbacks=slow.Slow", "--data.batch_size=1")
+
+    def orphans() -> set[str]:
+        spans = run.spans()
+        return {span.get("parentSpanId") for span in spans} - {span["spanId"] for span in spans} - {None}
+
+    eventually(lambda: len(run.events("training_epoch_completed")) >= 2, 60)
+    # Batches are written before the epoch that they belong to.
+    eventually(orphans, 30)
+    run.process.send_signal(signal.SIGKILL)
+    run.process.wait()
+    eventually(lambda: run.spans("fit"), 30)
+    assert not orphans()
+    closed = [span["name"] for span in run.spans() if span["status"].get("code") == 2]
+    assert {"fit", "validation epoch"} <= set(closed) <= {"fit", "train epoch", "validation epoch"}

@@ -149,6 +149,7 @@ class TracingBackend:
                 return
             span = self._sink.open(name, record.start_ns, attributes, self._epoch.span.ref)
             self._inner = Epoch(span, self._epoch.budget, record.expected_batches)
+            self._note_unfinished()
             return
         self._omits_inner = False
         place, budget = self._place(record)
@@ -219,11 +220,15 @@ class TracingBackend:
             self._sink.close(epoch.span, record.end_ns, attributes)
         else:
             self._aborted.append((epoch.span, record.end_ns, attributes))
-        if epoch is self._inner:
+        within = epoch is self._inner
+        if within:
             self._inner = None
         else:
             self._last_epoch, self._epoch = epoch.span.ref, None
         self._sink.flush()
+        if within:
+            # The other epoch may go on to write more than is searched for spans that are there.
+            self._note_unfinished()
 
     def _checkpoint(self, record: CheckpointSaved) -> None:
         if not self._has_room(self._epoch.budget if self._epoch is not None else self._budget):
@@ -266,7 +271,8 @@ class TracingBackend:
     def _note_unfinished(self) -> None:
         if self._traces is None or self._named.rank != 0:
             return
-        spans = [span for span in (self._fit, self._epoch and self._epoch.span) if span]
+        epochs = [epoch.span for epoch in (self._epoch, self._inner) if epoch is not None]
+        spans = [*epochs] if self._fit is None else [self._fit, *epochs]
         notes = [
             SpanData(
                 name=span.name,
