@@ -271,8 +271,8 @@ class TracingBackend:
     def _note_unfinished(self) -> None:
         if self._traces is None or self._named.rank != 0:
             return
-        epochs = [epoch.span for epoch in (self._epoch, self._inner) if epoch is not None]
-        spans = [*epochs] if self._fit is None else [self._fit, *epochs]
+        epochs = (epoch and epoch.span for epoch in (self._epoch, self._inner))
+        spans = [span for span in (self._fit, *epochs) if span]
         notes = [
             SpanData(
                 name=span.name,
