@@ -90,6 +90,23 @@ def test_what_the_parent_tells_of_a_spawned_process(exporter, trainer, wait, spo
     wait(lambda: exporter.total("A", "interrupted/user") == 1)
 
 
+def test_a_run_is_not_said_to_have_completed_while_its_death_is_undecided(
+    exporter, trainer, wait, monkeypatch
+):
+    """The parent of a spawned process may tell more, and is waited for."""
+    monkeypatch.setenv("LIQUID_TELEMETRY_GRACE", "60")
+    job = trainer(model_name="A")
+    job.update(spawned=True)
+    exporter.start()
+    job.crash(1)
+    wait(lambda: exporter.json("/api/runs")[1]["runs"][0]["live"] is False)
+    scrape = exporter.peek()
+    states = {dict(labels)["state"]: value for labels, value in scrape["training_job_state"].items()}
+    assert [state for state, value in states.items() if value] == ["running"]
+    assert scrape["training_active"] == {(("model_name", "A"),): 1}
+    assert exporter.json(f"/health?run={job.run_id}")[1]["components"]["training"]["state"] == "running"
+
+
 @pytest.fixture
 def child():
     """Start a process that waits for the end of its stdin, then runs some code."""

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.tuner import Tuner
 from tiny import Tiny, TinyData, dataset, fit, loader, only_run, runs, trainer
 from torch.utils.data import DataLoader, IterableDataset
@@ -54,6 +54,19 @@ def test_accumulation_leaves_the_loss_unscaled(accumulate):
         assert epoch.loss == pytest.approx(logged["train_loss_epoch"])
     assert columns(recorder, "global_step")[-1] == {1: 6, 2: 4, 4: 2}[accumulate]
     assert only_run().metrics["training_loss"] == {(("epoch", "1"),): pytest.approx(diary.losses[-1])}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_scheduler_of_the_accumulation_before_and_after_ours(first):
+    class Constant(Tiny):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) * 0 + 8.0
+
+    recorder, scheduler = Recorder(), GradientAccumulationScheduler({0: 1, 1: 4})
+    callbacks = [Telemetry(), scheduler] if first else [scheduler, Telemetry()]
+    fit(recorder, *callbacks, model=Constant(), max_epochs=3)
+    assert columns(recorder, "loss") == [8.0] * 9
+    assert [epoch.loss for epoch in epochs(recorder)] == [8.0] * 3
 
 
 class Manual(Tiny):

@@ -140,9 +140,24 @@ class TestNames:
         assert pick_loss(["val_loss_aux", "val_loss"]) == "val_loss"
 
     @pytest.mark.parametrize(
+        "logged",
+        [
+            {"kl_loss": 0, "val_loss": 1, "acc_rmse": 0, "val_accuracy": 1},
+            {"loss_kl": 0, "aux_loss": 1, "acc_kl": 0, "aux_acc": 1},
+            {"val/l_loss": 0, "val/loss/dataloader_idx_0": 1, "b_acc": 0, "val/top1/dataloader_idx_0": 1},
+            {"kl_loss_epoch": 0, "train_loss": 1, "f_acc_epoch": 0, "train_acc": 1},
+        ],
+    )
+    def test_the_plainest_name_before_the_shortest(self, logged):
+        assert [logged[pick_loss(logged)], logged[pick_accuracy(logged)]] == [1, 1]
+
+    @pytest.mark.parametrize(
         ("names", "key", "expected"),
         [
             (["a", "b"], "b", "b"),
+            (["kl_loss", "valid_loss"], "train_loss", "valid_loss"),
+            (["kl_loss", "val/loss_epoch"], "loss", "val/loss_epoch"),
+            (["my_val_loss"], "train_loss", "my_val_loss"),
             (["kl", "kl_epoch", "loss"], "kl", "kl_epoch"),
             (["val_kl", "val_loss"], "train_kl", "val_kl"),
             (["loss"], "kl", None),

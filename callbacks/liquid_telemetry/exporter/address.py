@@ -71,7 +71,10 @@ def _encode(content: Any) -> bytes:
 
 
 def _reason(failure: OSError | None) -> str:
-    return os.strerror(failure.errno).lower() if failure and failure.errno else str(failure)
+    if failure is None or not failure.errno:
+        return str(failure)
+    # A negative number is the resolver's.
+    return (os.strerror(failure.errno) if failure.errno > 0 else str(failure.strerror)).lower()
 
 
 def _reachable(host: str) -> str:

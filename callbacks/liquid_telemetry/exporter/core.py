@@ -152,10 +152,10 @@ class Exporter:
         """Sample the host, unless that was done within an interval in seconds."""
         live = [run for run in self.runs if run.live]
         pids = {rank.record.pid for run in live for rank in run.ranks.values() if rank.alive}
-        disks = [Path(run.record.run_dir) for run in live if run.record.run_dir]
-        disk = next((path for path in disks if path.is_dir()), self.settings.spool)
+        folders = [Path(run.record.run_dir) for run in live if run.record.run_dir]
+        disks = [self.settings.spool, *[path for path in folders if path.is_dir()][:1]]
         try:
-            await self.host.refresh(self.clock(), pids, disk, interval)
+            await self.host.refresh(self.clock(), pids, disks, interval)
         except Exception as error:  # psutil, or a disk that has gone
             self.faults.report("host", error)
 

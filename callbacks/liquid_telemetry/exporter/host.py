@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class HostSample:
         memory_percent: Used share of the whole.
         cpu: Use of each core since the sample before; empty in the first one.
         cpu_percent: Use of all of them, likewise; 0 in the first one.
-        disk_percent: Used share of the disk that holds the runs.
+        disk_percent: Used share of the fuller of the disks that hold the runs and the spool.
         disk_free: Free bytes on it.
         process: Resident memory of the training processes.
         workers: Resident memory of their descendants.
@@ -56,14 +56,14 @@ class Host:
         self._at = float("-inf")
 
     async def refresh(
-        self, now: float, pids: Collection[int], disk: Path, interval: float = _INTERVAL
+        self, now: float, pids: Collection[int], disks: Collection[Path], interval: float = _INTERVAL
     ) -> None:
         """Take a new sample unless the last one is fresh; keeps the last one if that takes too long.
 
         Args:
             now: Monotonic seconds.
             pids: Training processes.
-            disk: A path on the disk that matters.
+            disks: Paths on the disks that matter; the fullest is told of.
             interval: Seconds for which a sample is fresh.
 
         Raises:
@@ -74,7 +74,7 @@ class Host:
                 return
             first = self.sample is None
             self._running = asyncio.ensure_future(
-                asyncio.to_thread(_look, frozenset(pids), disk, self._gpus, first)
+                asyncio.to_thread(_look, frozenset(pids), list(disks), self._gpus, first)
             )
         running = self._running  # of several that wait, the first to go on clears it
         await asyncio.wait({running}, timeout=_PATIENCE)
@@ -83,8 +83,9 @@ class Host:
             self.sample = running.result()
 
 
-def _look(pids: frozenset[int], disk: Path, gpus: Gpus, first: bool) -> HostSample:
-    memory, space = psutil.virtual_memory(), psutil.disk_usage(str(disk))
+def _look(pids: frozenset[int], disks: Sequence[Path], gpus: Gpus, first: bool) -> HostSample:
+    memory = psutil.virtual_memory()
+    space = max((psutil.disk_usage(str(disk)) for disk in disks), key=lambda usage: usage.percent)
     cpu = psutil.cpu_percent(percpu=True)
     process, workers = _resident(pids)
     return HostSample(

@@ -140,7 +140,7 @@ def _samples(families: Iterable[Metric]) -> Iterator[tuple[Metric, Sample]]:
 
 def _add_state(exposition: Exposition, run: Run) -> None:
     labels = {"model_name": run.label, **slot_of(run)}
-    exposition.put("training_active", float(run.live and run.outcome is None), **labels)
+    exposition.put("training_active", float((run.live or run.undecided) and run.outcome is None), **labels)
     for state in JOB_STATES:
         exposition.put("training_job_state", float(state == run.state), state=state, **labels)
 

@@ -148,10 +148,14 @@ class Run:
         return any(rank.alive for rank in self.ranks.values())
 
     @property
+    def undecided(self) -> bool:
+        """Whether a rank of it has died, and others may yet say why."""
+        return self.job and self.died_at is not None and self.outcome is None
+
+    @property
     def told(self) -> bool:
         """Whether it has ended, and what is to be said of its end is known."""
-        undecided = self.job and self.died_at is not None and self.outcome is None
-        return self.ended_at is not None and not undecided
+        return self.ended_at is not None and not self.undecided
 
     @property
     def launching(self) -> bool:
@@ -198,7 +202,7 @@ class Run:
         """One of the catalogue's job states."""
         if self.outcome is not None:
             return self.outcome.kind
-        if not self.live:
+        if not self.live and not self.undecided:
             return "completed"
         if self.stalled:
             return "stalled"

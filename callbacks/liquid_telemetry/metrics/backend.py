@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from liquid_telemetry.metrics.publish import Publisher
 from liquid_telemetry.metrics.store import Store
 from liquid_telemetry.observe.backend import Correlation
 from liquid_telemetry.observe.guard import Faults
+from liquid_telemetry.observe.names import encodable
 from liquid_telemetry.observe.records import (
     BatchBlock,
     CheckpointSaved,
@@ -26,6 +28,7 @@ from liquid_telemetry.observe.records import (
     RunEnded,
     RunInfo,
     RunStarted,
+    StepsLogged,
     phase_seconds,
 )
 from liquid_telemetry.signals import PHASES
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 SinkOptions = tuple[str | None, str | None, bool | str]
 
 _MAX_NAMES = 100
+_MAX_GROUPS = 16
 _WORK = ("data", "transfer", "forward", "optimizer")
 _DATASETS = {"train": "train", "validation": "val", "test": "test"}
 
@@ -64,15 +68,20 @@ class PrometheusBackend:
         self._run: RunInfo | None = None
         self._publisher: Publisher | None = None
         self._job: EmbeddedJob | None = None
-        self._store = Store("")
-        self._epoch: int | None = None
+        self._reset("")
+
+    def _reset(self, model_name: str) -> None:
+        self._store = Store(model_name)
         self._names: set[tuple[str, str]] = set()
+        self._times: dict[str, int] = {}
+        self._drift_ns = 0
 
     def start(self, run: RunInfo, correlation: Correlation, faults: Faults) -> None:
         """Open a store for the run, or go on with the one it has."""
         self._correlation, self._faults = correlation, faults
         if run is not self._run:
-            self._run, self._store, self._epoch, self._names = run, Store(run.model_name), None, set()
+            self._run = run
+            self._reset(run.model_name)
             self._publisher = self._job = None
             if self._registry is not None:
                 from liquid_telemetry.metrics.embed import embed
@@ -98,10 +107,7 @@ class PrometheusBackend:
         """Counters exist before their first increase, or Prometheus cannot see it."""
         store = self._store
         for stage in ("train", "validation") if run.stage == "train" else (run.stage,):
-            store.add("training_batches_total", 0, stage)
-            store.add("training_samples_total", 0, stage)
-            store.histogram("training_epoch_duration_seconds", stage)
-            store.histogram("training_batch_duration_seconds", stage)
+            self._zero_stage(stage)
         store.set("training_info", 1, *self._info(run))
         for signal in ("metrics", "tracing", "logging"):
             store.add("telemetry_errors_total", 0, signal, "")
@@ -115,6 +121,12 @@ class PrometheusBackend:
             for phase in PHASES:
                 store.add("training_phase_seconds_total", 0, phase)
 
+    def _zero_stage(self, stage: str) -> None:
+        self._store.add("training_batches_total", 0, stage)
+        self._store.add("training_samples_total", 0, stage)
+        self._store.histogram("training_epoch_duration_seconds", stage)
+        self._store.histogram("training_batch_duration_seconds", stage)
+
     @staticmethod
     def _info(run: RunInfo) -> tuple[str, ...]:
         versions = (__version__, _version("lightning", "pytorch_lightning"), _version("torch"))
@@ -127,13 +139,12 @@ class PrometheusBackend:
                 self._block(record)
             case Progress():
                 self._progress(record)
-            case EpochStarted(stage="train"):
-                self._store.set("training_epoch", record.epoch)
-                self._store.set("training_epoch_start_timestamp_seconds", record.start_ns / 1e9)
-            case EpochStarted() if self._publisher is not None:
-                self._publisher.continue_with(record.stage)
+            case EpochStarted():
+                self._epoch_started(record)
             case EpochEnded():
                 self._epoch_ended(record)
+            case StepsLogged():
+                self._steps_logged(record)
             case CheckpointSaved():
                 self._checkpoint(record)
             case GradientNorm():
@@ -146,8 +157,6 @@ class PrometheusBackend:
                 self._started()
             case RunEnded():
                 self._ended(record)
-            case _:
-                pass
 
     def _started(self) -> None:
         if self._job is not None:
@@ -155,6 +164,22 @@ class PrometheusBackend:
         if self._publisher is not None:
             self._publisher.tell(status="running")
             self._publish(force=True)
+
+    def _epoch_started(self, record: EpochStarted) -> None:
+        if record.stage == "train":
+            self._store.set("training_epoch", record.epoch)
+            self._store.clear("training_loss")
+            self._set_time("training_epoch_start_timestamp_seconds", record.start_ns)
+        else:
+            self._zero_stage(record.stage)
+            if self._publisher is not None:
+                self._publisher.continue_with(record.stage)
+        self._publish(milestone=f"{record.stage} started")
+
+    def _set_time(self, name: str, run_ns: int) -> None:
+        """Set a point in time by the wall clock as it is now: whoever asks how long ago that was reads that clock."""
+        self._times[name] = run_ns
+        self._store.set(name, (run_ns + self._drift_ns) / 1e9)
 
     def _block(self, block: BatchBlock) -> None:
         store, stage = self._store, block.stage
@@ -165,7 +190,7 @@ class PrometheusBackend:
         if (exemplar := self._correlation.exemplar) is not None:
             histogram.attach(exemplar.seconds, exemplar.span._asdict())
             self._correlation.exemplar = None
-        store.set("training_last_progress_timestamp_seconds", block.end_ns[-1] / 1e9)
+        self._set_time("training_last_progress_timestamp_seconds", int(block.end_ns[-1]))
         if stage != "train":
             self._inference(block)
         elif self._run is not None and self._run.world_size > 1:
@@ -189,9 +214,6 @@ class PrometheusBackend:
     def _losses(self, block: BatchBlock) -> None:
         losses, _ = block.known_losses
         if len(losses):
-            if block.epoch != self._epoch:
-                self._epoch = block.epoch
-                self._store.clear("training_loss")
             self._store.set("training_loss", losses[-1], str(block.epoch))
             self._store.add("training_nonfinite_losses_total", len(block.nonfinite))
 
@@ -204,12 +226,20 @@ class PrometheusBackend:
         ):
             if value is not None:
                 store.set(name, value)
-        for group, rate in enumerate(record.learning_rates):
-            store.set("training_learning_rate", rate, str(group))
+        self._learning_rates(record.learning_rates)
         for component, size in record.cuda_bytes.items():
             store.set("memory_usage_bytes", size, component)
+        self._drift_ns = record.drift_ns
+        for name, run_ns in list(self._times.items()):
+            self._set_time(name, run_ns)
         self._phases(record.phase_ns)
         self._publish(epoch=record.epoch)
+
+    def _learning_rates(self, rates: Sequence[float]) -> None:
+        for group, rate in enumerate(rates[:_MAX_GROUPS]):
+            self._store.set("training_learning_rate", rate, str(group))
+        if len(rates) > _MAX_GROUPS and ("metrics", "learning_rate_groups") not in self._faults.dropped:
+            self._faults.drop("metrics", "learning_rate_groups", len(rates) - _MAX_GROUPS)
 
     def _phases(self, phase_ns: Any) -> None:
         for phase, seconds in phase_seconds(phase_ns).items():
@@ -219,16 +249,23 @@ class PrometheusBackend:
         store, stage = self._store, record.stage
         if record.complete:
             store.histogram("training_epoch_duration_seconds", stage).observe(record.duration_seconds)
-        store.set("training_last_progress_timestamp_seconds", record.end_ns / 1e9)
+        self._set_time("training_last_progress_timestamp_seconds", record.end_ns)
         if record.accuracy is not None and stage in _DATASETS:
             store.set("model_accuracy", record.accuracy, _DATASETS[stage])
         if stage == "validation" and record.loss is not None:
             store.set("validation_loss", record.loss)
         for name, value in record.metrics.items():
             self._logged(name, stage, value)
-        self._publish()
+        self._publish(milestone=f"{stage} ended")
+
+    def _steps_logged(self, record: StepsLogged) -> None:
+        if record.accuracy is not None:
+            self._store.set("model_accuracy", record.accuracy, _DATASETS["train"])
+        for name, value in record.metrics.items():
+            self._logged(name, "train", value)
 
     def _logged(self, name: str, stage: str, value: float) -> None:
+        name = encodable(name)
         if (name, stage) not in self._names and len(self._names) >= _MAX_NAMES:
             self._faults.drop("metrics", "metric_names")
             return
@@ -238,10 +275,12 @@ class PrometheusBackend:
     def _checkpoint(self, record: CheckpointSaved) -> None:
         self._store.add("training_checkpoints_total", 1)
         self._store.histogram("training_checkpoint_duration_seconds").observe(record.duration_seconds)
-        self._store.set("training_last_checkpoint_timestamp_seconds", record.end_ns / 1e9)
+        self._set_time("training_last_checkpoint_timestamp_seconds", record.end_ns)
+        self._publish(milestone="checkpoint")
 
     def _ended(self, record: RunEnded) -> None:
         self._phases(record.phase_ns)
+        self._store.clear("training_eta_seconds")
         self._publish(force=True)
         if self._run is None or record.stage != self._run.stage:
             return
@@ -258,13 +297,13 @@ class PrometheusBackend:
                 batch=record.batch,
             )
 
-    def _publish(self, *, force: bool = False, **position: Any) -> None:
+    def _publish(self, *, force: bool = False, milestone: str = "", **position: Any) -> None:
         for kind, counts in (("errors", self._faults.errors), ("dropped", self._faults.dropped)):
             for (signal, reason), count in list(counts.items()):
                 self._store.set(f"telemetry_{kind}_total", count, signal, reason)
         if self._publisher is not None:
             with self._faults.guard("metrics"):  # the outcome is told although a disk is full
-                self._publisher.publish(self._store, force=force, **position)
+                self._publisher.publish(self._store, force=force, milestone=milestone, **position)
 
     def outputs(self) -> dict[str, str | None]:
         """Where the metrics are served."""

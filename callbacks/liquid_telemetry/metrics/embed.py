@@ -24,10 +24,14 @@ class Embedded(Collector):
         self._stores: dict[str, Store] = {}
         self._totals: dict[str, Store] = {}
         self._others: list[Store] = []
+        self._past = Store("")
         self._process = Store("")
 
     def show(self, store: Store) -> None:
-        """Show a run, in place of an earlier one of the same model."""
+        """Show a run, in place of an earlier one of the same model, whose share of common counters stays."""
+        earlier = self._stores.get(store.model_name)
+        if earlier is not None:
+            self._past.absorb(earlier)
         self._stores[store.model_name] = store
 
     def show_besides(self, store: Store) -> None:
@@ -48,7 +52,7 @@ class Embedded(Collector):
         self._process.set("memory_usage_bytes", psutil.Process().memory_info().rss, "process")
         families: dict[str, Metric] = {}
         stores = (*list(self._stores.values()), *list(self._totals.values()), *list(self._others))
-        for store in (*stores, self._process):
+        for store in (*stores, self._past, self._process):
             for family in store.collect():
                 if family.name in families:
                     families[family.name].samples = _merge(families[family.name].samples + family.samples)

@@ -33,6 +33,7 @@ from liquid_telemetry.spool import wait_exporter as _wait_exporter
 
 _log = logging.getLogger("liquid_telemetry")
 SNAPSHOT_EVERY = 1.0
+MILESTONE_EVERY = 0.2
 NODE_METRICS = ("training_info", *RANK_METRICS)
 """Metrics that the first rank of every other node publishes: its exporter sees no rank 0, but is to name the run."""
 
@@ -59,7 +60,7 @@ class Publisher:
         self._heart: Heart | None = None
         self._stacks: StackFile | None = None
         self._address: ExporterAddress | None = None
-        self._due = 0.0
+        self._due: dict[str, float] = {}
         self._started = self._waited = False
 
     def open(self, outputs: Mapping[str, str | None], heart: Heart | None = None) -> None:
@@ -117,12 +118,22 @@ class Publisher:
         if self._seat is not None and self._seat.record.final:
             self._seat.update(stage=stage)
 
-    def publish(self, store: Store, *, force: bool = False, **position: Any) -> None:
-        """Hand over the metrics and where training stands, unless that was done within the last second."""
+    def publish(self, store: Store, *, force: bool = False, milestone: str = "", **position: Any) -> None:
+        """Hand over the metrics and where training stands, unless that was done within the last second.
+
+        Args:
+            store: The metrics.
+            force: Whether to do so whenever that was.
+            milestone: What has been reached that somebody may wait for, and that a death should not take with it:
+                handed over unless another of the kind was just before.
+            position: Changes of the record.
+        """
         now = time.monotonic()
-        if self._seat is None or not (force or now >= self._due):
+        if self._seat is None or not (force or now >= self._due.get(milestone, 0.0)):
             return
-        self._due = now + SNAPSHOT_EVERY
+        self._due[""] = now + SNAPSHOT_EVERY
+        if milestone:
+            self._due[milestone] = now + MILESTONE_EVERY
         if self._run.local_rank == 0 and ensure_exporter(self._spool, self._host, self._port):
             self._address = None
         if position:

@@ -41,6 +41,11 @@ class Histogram:
         self.counts = [count + more for count, more in zip(self.counts, buckets.tolist(), strict=True)]
         self.sum += float(values.sum())
 
+    def absorb(self, other: Histogram) -> None:
+        """Add what another histogram of the same bounds has counted."""
+        self.counts = [mine + more for mine, more in zip(self.counts, other.counts, strict=True)]
+        self.sum += other.sum
+
     def attach(self, value: float, labels: dict[str, str]) -> None:
         """Make a counted value the exemplar of its bucket."""
         self.exemplars[bisect_left(self.bounds, value)] = Exemplar(labels, value, time.time())
@@ -83,6 +88,17 @@ class Store:
     def clear(self, name: str) -> None:
         """End all series of a family."""
         self._values.pop(name, None)
+
+    def absorb(self, other: Store) -> None:
+        """Add what another store has counted, without what carries its model's name."""
+        for name, children in other._values.items():
+            if METRICS[name].type == "counter" and not METRICS[name].model_labelled:
+                for labels, value in children.items():
+                    self.add(name, value, *labels)
+        for name, histograms in other._histograms.items():
+            if not METRICS[name].model_labelled:
+                for labels, histogram in histograms.items():
+                    self.histogram(name, *labels).absorb(histogram)
 
     def part(self, names: Iterable[str]) -> Store | None:
         """A store of some families alone, which are no histograms; None when none of them has a sample."""

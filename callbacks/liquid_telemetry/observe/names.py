@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-_EDGE = r"(?:^|[/_.\-\s])"
-_ACCURACY = re.compile(
-    rf"(?i){_EDGE}(?:acc|accuracy|top[_@-]?\d+(?:[_-]?acc(?:uracy)?)?|(?:binary|multiclass|multilabel)accuracy)"
-    r"(?=$|[/_.\-\s@\d])"
+_EDGE = r"[/_.\-\s]"
+_STAGE = re.compile(rf"(?i)^(?:train(?:ing)?|val(?:id(?:ation)?)?|eval|test){_EDGE}")
+_ENDING = re.compile(r"(?:_epoch|_step)?(?:/dataloader_idx_\d+)?$")
+_TRAIN = re.compile(rf"(?i)^train(ing)?(?=$|{_EDGE})")
+
+
+def _forms(words: str) -> tuple[re.Pattern[str], ...]:
+    """Of a name without stage and ending, the plainest form first: it is such a word, ends in one, has one in it."""
+    return tuple(
+        re.compile(f"(?i){form}")
+        for form in (
+            f"^(?:{words})$",
+            f"(?:^|{_EDGE})(?:{words})$",
+            rf"(?:^|{_EDGE})(?:{words})(?={_EDGE}|[@\d])",
+        )
+    )
+
+
+_ACCURACY = _forms(
+    r"acc|accuracy|top[_@-]?\d+(?:[_-]?acc(?:uracy)?)?|(?:binary|multiclass|multilabel)accuracy"
 )
-_LOSS = re.compile(rf"(?i){_EDGE}loss(?=$|[/_.\-\s])")
-_TRAIN = re.compile(r"(?i)^train(ing)?(?=$|[/_.\-\s])")
+_LOSS = _forms("loss")
+
+
+def encodable(name: str) -> str:
+    """The name with escapes for what UTF-8 cannot hold: ``os.fsdecode`` makes such text of file names."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -34,18 +55,26 @@ def pick_loss(names: Iterable[str], key: str | None = None) -> str | None:
     return _pick(names, _LOSS, key)
 
 
-def _pick(names: Iterable[str], pattern: re.Pattern[str], key: str | None) -> str | None:
+def _pick(names: Iterable[str], forms: Sequence[re.Pattern[str]], key: str | None) -> str | None:
     """The user's key, also with another stage's prefix; else the plainest match: epoch values first, then short."""
+    tests: tuple[Callable[[str], bool], ...]
+    if key is not None:
+        bare, stem = _STAGE.sub("", key), _TRAIN.sub("", key)
+        tests = (
+            lambda name: name in (key, f"{key}_epoch"),
+            lambda name: _STAGE.sub("", name.removesuffix("_epoch")) == bare,
+            lambda name: name.removesuffix("_epoch").endswith(stem),
+        )
+    else:
+        tests = tuple(partial(_has_form, form) for form in forms)
     known = sorted(
         names, key=lambda name: (not name.endswith("_epoch"), name.endswith("_step"), len(name), name)
     )
-    if key is not None:
-        stem = _TRAIN.sub("", key)
-        exact = [name for name in known if name in (key, f"{key}_epoch")]
-        return next(
-            iter(exact or [name for name in known if name.removesuffix("_epoch").endswith(stem)]), None
-        )
-    return next((name for name in known if pattern.search(name)), None)
+    return next((name for test in tests for name in known if test(name)), None)
+
+
+def _has_form(form: re.Pattern[str], name: str) -> bool:
+    return form.search(_STAGE.sub("", _ENDING.sub("", name))) is not None
 
 
 def is_same(value: Tensor, seen: Tensor | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -117,7 +116,7 @@ class Observer:
     def _new_state(
         self, trainer: Trainer, module: LightningModule | None, fn: str, together: bool
     ) -> RunState:
-        clock = RunClock(self._options.clock or time.perf_counter_ns)
+        clock = RunClock(self._options.clock)
         phases = PhaseClock(clock.now)
         start = phases.started
         info = new_run(trainer, module, self._options, fn, clock.unix_ns(start), together)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,8 +14,6 @@ from liquid_telemetry.observe.state import RunState
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
-
-_MAX_GROUPS = 16
 
 
 def measure(trainer: Trainer, state: RunState, epoch: int) -> Progress:
@@ -30,6 +28,7 @@ def measure(trainer: Trainer, state: RunState, epoch: int) -> Progress:
     ratio = progress_ratio(trainer) if state.fitting else None
     return Progress(
         time_ns=state.clock.unix_ns(now),
+        drift_ns=state.clock.drift_ns,
         epoch=epoch,
         global_step=trainer.global_step,
         ratio=ratio,
@@ -49,7 +48,18 @@ def progress_ratio(trainer: Trainer) -> float | None:
     if epochs and batches:
         done = (trainer.fit_loop.batch_idx + 1) / batches
         ratios.append((trainer.current_epoch + min(done, 1.0)) / epochs)
+    ratios += [
+        share for timer in getattr(trainer, "callbacks", ()) if (share := _time_share(timer)) is not None
+    ]
     return min(max(ratios), 1.0) if ratios else None
+
+
+def _time_share(callback: Any) -> float | None:
+    """Share that has gone of the time that a Timer allows, ``max_time`` say; None of any other callback."""
+    if not any(kind.__module__.endswith(".callbacks.timer") for kind in type(callback).__mro__):
+        return None
+    left, gone = callback.time_remaining(), callback.time_elapsed()
+    return gone / (left + gone) if left is not None and left + gone > 0 else None
 
 
 def _eta_seconds(state: RunState, now: int, ratio: float | None) -> float | None:
@@ -65,7 +75,7 @@ def _eta_seconds(state: RunState, now: int, ratio: float | None) -> float | None
 def learning_rates(trainer: Trainer) -> list[float]:
     """Learning rates of all parameter groups in order; a rate that lives on a device is left out."""
     rates = (group.get("lr") for optimizer in trainer.optimizers for group in optimizer.param_groups)
-    return [float(rate) for rate in rates if rate is not None and not _on_device(rate)][:_MAX_GROUPS]
+    return [float(rate) for rate in rates if rate is not None and not _on_device(rate)]
 
 
 def _on_device(rate: float | Tensor) -> bool:

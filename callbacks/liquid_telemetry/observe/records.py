@@ -115,6 +115,8 @@ class Progress:
     """Where the run stands; sent with each drain."""
 
     time_ns: int
+    drift_ns: int
+    """How far the wall clock has gone ahead of the run's, by which all times of records are told."""
     epoch: int
     global_step: int
     ratio: float | None = None
@@ -171,6 +173,14 @@ class EpochEnded:
 
 
 @dataclass(frozen=True)
+class StepsLogged:
+    """What training steps have logged with self.log since the last drain: of each name the last value."""
+
+    metrics: Mapping[str, float]
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
 class CheckpointSaved:
     """A checkpoint was written; the time is what blocked training."""
 
@@ -214,6 +224,7 @@ Record = (
     | GradientNorm
     | DevicePhases
     | EpochEnded
+    | StepsLogged
     | CheckpointSaved
     | RunEnded
 )

@@ -17,6 +17,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from liquid_telemetry.observe.batches import BatchSize, batch_size
 from liquid_telemetry.observe.clock import Clock
+from liquid_telemetry.observe.names import encodable
 from liquid_telemetry.observe.records import RunInfo
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def new_run(
     model_type = type(module).__name__ if module is not None else "unknown"
     return RunInfo(
         run_id=run_id,
-        model_name=options.model_name or model_type,
+        model_name=encodable(options.model_name or model_type),
         dir=Path(options.dir).absolute() / run_id,
         stage=STAGE_OF_FN[fn],
         job=fn == "fit" and not _is_fast_dev_run(trainer),

@@ -16,7 +16,14 @@ from liquid_telemetry.observe.loop import Rows, StageLoop
 from liquid_telemetry.observe.names import pick_accuracy, pick_loss
 from liquid_telemetry.observe.progress import learning_rates, measure
 from liquid_telemetry.observe.pulse import EPOCH
-from liquid_telemetry.observe.records import BatchBlock, DevicePhases, EpochEnded, EpochStarted, GradientNorm
+from liquid_telemetry.observe.records import (
+    BatchBlock,
+    DevicePhases,
+    EpochEnded,
+    EpochStarted,
+    GradientNorm,
+    StepsLogged,
+)
 from liquid_telemetry.observe.run import finite_or_none
 from liquid_telemetry.observe.state import RunState
 
@@ -36,8 +43,8 @@ class TrainingWatch:
         loop: The epoch under way.
         phases: Where the time goes.
         samples: Counts those of a batch.
-        ordinary_below: Batches below this index whose step returned something need no more than a row: neither the
-            run's first nor an epoch's last one, not manual optimisation, no loss to be looked for.
+        ordinary_below: Batches below this index whose step returned something need no more than a row: neither an
+            epoch's first nor its last one, not manual optimisation, no loss to be looked for.
     """
 
     def __init__(self, state: RunState) -> None:
@@ -70,6 +77,9 @@ class TrainingWatch:
     def batch_start(self, trainer: Trainer, index: int) -> None:
         """A batch begins."""
         loop = self.loop or self._open(trainer)
+        if self.ordinary_below == 0:
+            # Not at the start of the epoch, where callbacks after ours may yet change it.
+            self._scale = float(trainer.accumulate_grad_batches) if self._automatic else 1.0
         if index >= self._last_index and trainer.is_last_batch:
             loop.learning_rates = learning_rates(trainer)  # schedulers step before the batch's end is told
             if self._begun:
@@ -86,13 +96,13 @@ class TrainingWatch:
         due = loop.end(index, self.samples.count(batch), loss, skipped)
         if not self._begun:
             self._begin(trainer, loop, index)
+        self.ordinary_below = self._ordinary_below()
         if due or (loss is None and trainer.is_last_batch):
             self.drain(trainer, loop)
 
     def _begin(self, trainer: Trainer, loop: StageLoop, index: int) -> None:
         """The first batch of the run has ended; from here on ordinary ones need no more than a row."""
         self._begun = True
-        self.ordinary_below = self._ordinary_below()
         self._state.dispatch.heart.train(loop.epoch, index, trainer.is_last_batch)
 
     def drain(self, trainer: Trainer, loop: StageLoop) -> None:
@@ -100,7 +110,11 @@ class TrainingWatch:
         self._state.dispatch.heart.train(
             loop.epoch, loop.rows[-1][0] if loop.rows else None, trainer.is_last_batch
         )
-        self._tell(trainer, loop, self._with_logged_loss(trainer, loop))
+        # Only at the end of a batch: at the end of an epoch the read would be a collective, and of the epoch's mean.
+        logged = self._state.step_values.take(callback_metrics(trainer))
+        drained = self._with_logged_loss(loop, logged)
+        self._tell_logged(logged)
+        self._tell(trainer, loop, drained)
         self._stop_if_asked()
 
     def before_optimizer_step(self, module: LightningModule) -> None:
@@ -150,19 +164,18 @@ class TrainingWatch:
     def _open(self, trainer: Trainer) -> StageLoop:
         state = self._state
         self._automatic = trainer.lightning_module.automatic_optimization
-        self._scale = float(trainer.accumulate_grad_batches) if self._automatic else 1.0
         epoch, step = trainer.current_epoch, trainer.global_step
         self.loop = loop = StageLoop("train", epoch, step, state.clock, state.phases)
         expected = finite_or_none(trainer.num_training_batches)
         self._last_index = expected - 1 if expected else 0
-        self.ordinary_below = self._ordinary_below()
+        self.ordinary_below = 0
         start = state.clock.unix_ns(loop.start)
         state.dispatch.emit(EpochStarted("train", loop.epoch, start, expected))
         return loop
 
     def _ordinary_below(self) -> int:
         plain = self._automatic and self._state.options.loss_key in (None, "loss") and self._device is None
-        return self._last_index if plain and self._begun else 0
+        return self._last_index if plain else 0
 
     def _loss_in(self, outputs: Any, trainer: Trainer) -> Tensor | None:
         """The loss that the step returned, divided by the accumulation; None leaves it to the logged values."""
@@ -201,15 +214,22 @@ class TrainingWatch:
         state.dispatch.emit(measure(trainer, state, loop.epoch))
         state.dispatch.poll()
 
-    def _with_logged_loss(self, trainer: Trainer, loop: StageLoop) -> Rows:
-        """Where no step returned a loss (manual optimisation may not), the logged one stands for the last batch.
+    def _tell_logged(self, logged: Mapping[str, Tensor]) -> None:
+        names = list(logged)
 
-        Only at the end of a batch: at the end of an epoch the read would be a collective, and of the epoch's mean.
-        """
+        def build(values: Sequence[float] | None) -> StepsLogged | None:
+            metrics = dict(zip(names, values or (), strict=False))
+            accuracy = pick_accuracy(metrics, self._state.options.accuracy_key)
+            return StepsLogged(metrics, metrics[accuracy] if accuracy else None) if metrics else None
+
+        if names:
+            self._state.dispatch.emit_with(list(logged.values()), build)
+
+    def _with_logged_loss(self, loop: StageLoop, logged: Mapping[str, Tensor]) -> Rows:
+        """Where no step returned a loss (manual optimisation may not), the logged one stands for the last batch."""
         drained = loop.drain()
         if not drained.rows or drained.losses:
             return drained
-        logged = self._state.step_values.take(callback_metrics(trainer))
         name = pick_loss(logged, self._state.options.loss_key)
         if name is None:
             return drained
