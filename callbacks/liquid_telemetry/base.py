@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -59,8 +60,6 @@ class TelemetryCallback(Callback):
         self.enabled = enabled and not is_switched_off()
         self._options = options
         self._observer: Observer | None = None
-        if not self.enabled:
-            vars(self).update(_skipped(type(self), _OFTEN + _OFTEN_EVALUATED))
 
     @property
     def run(self) -> Run | None:
@@ -78,7 +77,7 @@ class TelemetryCallback(Callback):
         observer = self._observer
         if observer is None or observer.trainer() is not trainer:
             observer = self._observer = _observers.get(trainer) or self._observe(trainer)
-        return observer if observer.is_led_by(self) else None
+        return observer if observer.is_led_by(self) and observer.pid == os.getpid() else None
 
     def _observe(self, trainer: Trainer) -> Observer:
         from liquid_telemetry.observe.observer import Observer
@@ -105,7 +104,9 @@ class TelemetryCallback(Callback):
         _dismiss(trainer)
         self._observer = _observers.get(trainer)
         self._begin(trainer, pl_module, stage)
-        vars(self).update(_skipped(type(self), _UNUSED))
+        if not any(callback is self for callback in cast("Any", trainer).callbacks):
+            return  # it is another callback's, which may call what Lightning would skip
+        vars(self).update(_skipped(type(self), _UNUSED if self.enabled else (*_OFTEN, *_OFTEN_EVALUATED)))
         if stage == "fit":
             self._shorten(trainer, pl_module)
 
@@ -115,7 +116,8 @@ class TelemetryCallback(Callback):
 
     @_observed
     def _shorten(self, observer: Observer, trainer: Trainer) -> None:
-        vars(self).update(_short_hooks(self, observer))
+        short = _short_hooks(self, observer)
+        vars(self).update({name: short[name] for name in _skipped(type(self), tuple(short))})
 
     def _forget_short_hooks(self) -> None:
         for name in _OFTEN:
@@ -241,9 +243,15 @@ def _short_hooks(callback: TelemetryCallback, observer: Observer) -> dict[str, C
 
 
 def _dismiss(trainer: Trainer) -> None:
-    """Drop an observer whose leader has left the Trainer, as when a model makes new callbacks for each fit."""
+    """Drop an observer whose leader has left the Trainer, as when a model makes new callbacks for each fit.
+
+    So is one of the process that this one was forked from: the run is its own to tell of.
+    """
     observer = _observers.get(trainer)
-    if observer is not None and not any(observer.is_led_by(c) for c in cast("Any", trainer).callbacks):
+    if observer is None:
+        return
+    left = not any(observer.is_led_by(c) for c in cast("Any", trainer).callbacks)
+    if left or observer.pid != os.getpid():
         del _observers[trainer]
 
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from liquid_telemetry.errors import text_of
 from liquid_telemetry.files import LineFile
 from liquid_telemetry.logs.backend import LOGGER
 from liquid_telemetry.logs.render import render_json, timestamp
 from liquid_telemetry.metrics.publish import Publisher
 from liquid_telemetry.metrics.store import Store
 from liquid_telemetry.observe.guard import Faults
+from liquid_telemetry.observe.identity import draw_identity
 from liquid_telemetry.observe.records import RunInfo
-from liquid_telemetry.observe.run import draw_identity
 from liquid_telemetry.signals import EVENTS
 from liquid_telemetry.spool import find_sinks, write_atomically
 from liquid_telemetry.switch import is_switched_off
@@ -115,7 +116,9 @@ class CommandRun:
         with self._faults.guard("metrics"):
             if self._publisher is not None:
                 told = (
-                    {"error_type": type(error).__name__, "error_message": str(error)[:1000]} if error else {}
+                    {"error_type": type(error).__name__, "error_message": text_of(error, 1000)}
+                    if error
+                    else {}
                 )
                 self._publisher.tell(status=outcome, ended=time.time(), **told)
                 self._publisher.close()

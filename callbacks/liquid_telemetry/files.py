@@ -39,7 +39,12 @@ class LineFile:
         """
         data = text.encode("utf-8", "backslashreplace")
         descriptor = self._open()
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        if status.st_nlink == 0:  # somebody has deleted it
+            self.close()
+            descriptor = self._open()
+            status = os.fstat(descriptor)
+        size = status.st_size
         if size and size + len(data) > self._max_bytes:
             self._rotate()
             descriptor, size = self._open(), 0

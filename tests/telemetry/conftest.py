@@ -8,7 +8,7 @@ import torch
 from servers import eventually
 from tiny import LIGHTNING_NOISE, workplace
 
-from liquid_telemetry.spool import exporter_address, wait_exporter
+from liquid_telemetry.spool import exporter_address, is_locked, wait_exporter
 from liquid_telemetry.testing import swallowed
 
 
@@ -83,6 +83,7 @@ class Exporter:
             process = psutil.Process(address.pid)
             process.kill()
             eventually(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+            eventually(lambda: not is_locked(self.spool / "exporter.lock"))  # its threads end after it
 
 
 @pytest.fixture(scope="module")

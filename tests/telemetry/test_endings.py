@@ -339,7 +339,51 @@ def test_the_failing_batch_is_in_the_trace(error):
     explode(error, Telemetry(), Bomb("on_before_backward", error))
     run = only_run()
     (batch,) = run.spans_named("train batch")
-    assert batch["attributes"]["liquid_train.batch.skipped"] is True
+    assert "liquid_train.batch.skipped" not in batch["attributes"]
+    assert (batch["status"], batch["attributes"]["error.type"]) == (
+        {"code": 2, "message": str(error)},
+        type(error).__name__,
+    )
     (epoch,) = run.spans_named("train epoch")
     assert epoch["status"]["code"] == 2
+    assert batch["parentSpanId"] == epoch["spanId"]
+    assert [event["skipped_batches"] for event in run.events_named("training_epoch_completed")] in ([], [0])
     assert set(run.metrics["training_epoch_duration_seconds_count"].values()) == {0.0}
+
+
+class SilentError(Exception):
+    """Does not say what it is."""
+
+    def __str__(self):
+        raise self
+
+
+class EvenSilentError(BaseException):
+    __str__ = SilentError.__str__
+
+
+@pytest.mark.parametrize("kind", [SilentError, EvenSilentError])
+def test_an_exception_that_cannot_be_put_into_words(kind):
+    error = kind()
+    heard = []
+
+    class Later(Callback):
+        def on_exception(self, trainer, pl_module, exception):
+            heard.append(exception)
+
+    with pytest.raises(kind) as caught:
+        fit(Telemetry(), Bomb("on_before_backward", error), Later())
+    assert caught.value is error
+    assert heard == [error]
+    run = only_run()
+    (failed,) = run.events_named("training_failed")
+    assert failed["error_message"] == f"a {kind.__name__} that cannot be put into words"
+    assert run.spans[-1]["status"]["message"] == failed["error_message"]
+    assert (run.record["status"], run.record["error_message"]) == ("failed", failed["error_message"])
+
+
+def test_a_message_without_end():
+    with pytest.raises(BoomError):
+        fit(Telemetry(), Bomb("on_before_backward", BoomError("b" * 1_000_000)))
+    (failed,) = only_run().events_named("training_failed")
+    assert failed["error_message"] == "b" * 16_000

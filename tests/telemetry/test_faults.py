@@ -2,6 +2,7 @@
 
 import gc
 import io
+import logging
 import os
 import shutil
 import socket
@@ -365,3 +366,66 @@ def test_only_rank_zero_writes_to_the_terminal(rank, tmp_path, capsys):
     backend.handle(RunStarted(0))
     backend.close()
     assert bool(capsys.readouterr().err) is (rank == 0)
+
+
+class SilentError(Exception):
+    def __str__(self):
+        raise ValueError("nothing to say")
+
+
+class Raising(logging.Handler):
+    def emit(self, record):
+        raise OSError("the user's")
+
+
+@faulty
+def test_a_fault_that_cannot_be_told(monkeypatch):
+    monkeypatch.setattr(SampleCounter, "count", lambda *_: (_ for _ in ()).throw(SilentError()))
+    check_finished(fit(Telemetry()))
+    assert errors(only_run().metrics)["observer"] > 0
+
+
+@faulty
+def test_a_handler_of_the_users_that_raises(tmp_path):
+    (tmp_path / "file").write_text("")
+    handler, log = Raising(), logging.getLogger("liquid_telemetry")
+    log.addHandler(handler)
+    try:
+        check_finished(fit(Telemetry(dir=str(tmp_path / "file" / "runs"))))
+    finally:
+        log.removeHandler(handler)
+
+
+def test_a_run_directory_that_is_deleted_is_made_again():
+    class Deleting(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                shutil.rmtree("runs")
+
+    fit(Telemetry(), Deleting(), max_epochs=3)
+    run = only_run()
+    assert run.events[-1]["event"] == "training_completed"
+    assert [event["epoch"] for event in run.events_named("training_epoch_completed")] == [1, 2]
+    assert run.spans[-1]["name"] == "fit"
+
+
+def test_a_forked_child_that_leaves_through_the_trainer_tells_nothing():
+    class Forking(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 1:
+                child = os.fork()
+                if child == 0:
+                    raise SystemExit(3)
+                self.status = os.waitpid(child, 0)[1]
+
+    forking, parent = Forking(), os.getpid()
+    try:
+        fit(Telemetry(), forking)
+    except SystemExit:
+        assert os.getpid() != parent
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(forking.status) == 3
+    run = only_run()
+    assert run.events_named("training_failed") == []
+    assert len(run.spans_named("fit")) == 1
+    assert len({span["spanId"] for span in run.spans}) == len(run.spans)

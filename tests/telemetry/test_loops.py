@@ -69,6 +69,15 @@ def test_a_scheduler_of_the_accumulation_before_and_after_ours(first):
     assert [epoch.loss for epoch in epochs(recorder)] == [8.0] * 3
 
 
+def test_what_a_tuner_restores_is_no_resumed_run():
+    made, model = trainer(Telemetry(), max_epochs=1), Tiny()
+    Tuner(made).lr_find(model, datamodule=TinyData(), num_training=3, update_attr=True)
+    made.fit(model, datamodule=TinyData())
+    (started,) = only_run().events_named("training_started")
+    assert started.get("resumed_from") is None
+    assert only_run().manifest["resumed_from"] is None
+
+
 class Manual(Tiny):
     """Two optimizers, stepped by hand."""
 

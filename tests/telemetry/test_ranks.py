@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from servers import eventually
 from tiny import only_run, read_spans, runs
 
+from liquid_telemetry.files import rank_name
 from liquid_telemetry.observe.backend import SpanRef
 from liquid_telemetry.observe.records import RunInfo
 from liquid_telemetry.signals import PREFIX, RANK_METRICS
@@ -57,6 +58,14 @@ def test_two_spawned_ranks_are_one_run(exporter):
     training = Training(strategy="ddp_spawn", checkpoints=True)
     assert training.code == 0, training.output
     check_one_run(exporter)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_callbacks_on_one_rank_only_hold_up_nobody(exporter, rank):
+    training = Training(strategy="ddp", callbacks="telemetry", only=rank, patience=0.5)
+    assert training.code == 0, training.output
+    (run,) = runs()
+    assert sorted(path.name for path in run.dir.glob("events*")) == [rank_name("events", rank)]
 
 
 def check_one_run(exporter):

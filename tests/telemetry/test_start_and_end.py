@@ -1,15 +1,19 @@
 """What a run costs before its first batch and after its last, counted rather than timed."""
 
+import copy
 import json
+import pickle
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch import Callback
 from lightning.pytorch.profilers import Profiler
-from tiny import Tiny, TinyData, fit, only_run, run_python
+from tiny import Tiny, TinyData, fit, only_run, run_python, runs
 
 from liquid_telemetry import Telemetry
 from liquid_telemetry.metrics import publish
+from liquid_telemetry.observe.profiler import ProfilerTap
 from liquid_telemetry.spool import ExporterAddress, _launch
 
 IMPORTS = """
@@ -173,5 +177,45 @@ def test_a_subclass_keeps_the_hooks_that_it_uses():
         def on_after_backward(self, *_):
             calls.append("on_after_backward")
 
+        def on_train_batch_end(self, *args):
+            super().on_train_batch_end(*args)
+            calls.append("on_train_batch_end")
+
+        def on_before_optimizer_step(self, *args):
+            super().on_before_optimizer_step(*args)
+            calls.append("on_before_optimizer_step")
+
     fit(Mine(), Mine(enabled=False))
-    assert len(calls) == 12
+    assert Counter(calls) == dict.fromkeys(
+        ("on_after_backward", "on_train_batch_end", "on_before_optimizer_step"), 12
+    )
+    assert only_run().metrics["training_batches_total"][("stage", "train"),] == 6
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_callback_within_another(enabled):
+    class Outer(Callback):
+        """Hands on every hook, as composites do."""
+
+        inner = Telemetry(enabled=enabled)
+
+    def hand_on(name):
+        return lambda self, *args, **options: getattr(self.inner, name)(*args, **options)
+
+    for name in vars(Callback):
+        if name.startswith(("on_", "setup", "teardown")):
+            setattr(Outer, name, hand_on(name))
+    fit(Outer())
+    assert len(runs()) == int(enabled)
+
+
+@pytest.mark.parametrize("make", [pickle.dumps, copy.deepcopy])
+def test_a_trainer_can_be_copied_in_mid_run(make):
+    class Copying(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            profilers.append(make(trainer.profiler))
+
+    profilers = []
+    fit(Telemetry(), Copying())
+    assert len(profilers) == 6
+    assert not any(isinstance(one, ProfilerTap) for one in profilers)

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -22,7 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import add_Tr
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 from servers import eventually, free_port
@@ -34,6 +35,7 @@ from liquid_telemetry.observe.backend import Correlation, SpanRef
 from liquid_telemetry.observe.guard import Faults
 from liquid_telemetry.observe.records import RunEnded, RunInfo, RunStarted
 from liquid_telemetry.tracing.backend import TracingBackend
+from liquid_telemetry.tracing.budget import Budget
 from liquid_telemetry.tracing.endpoint import Destination, find_page
 from liquid_telemetry.tracing.provider import ProviderSink
 
@@ -73,8 +75,8 @@ class TestEnvironment:
 
 
 class TestProviders:
-    def provider(self):
-        exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    def provider(self, sampler=None):
+        exporter, provider = InMemorySpanExporter(), TracerProvider(sampler, shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(exporter))
         for name in ("shutdown", "force_flush"):
             setattr(provider, name, lambda *_: pytest.fail("the provider is the user's"))
@@ -149,6 +151,42 @@ class TestProviders:
         text = next((only_run().spool / "runs").glob("*/0.prom")).read_text()
         assert "span_id" not in text
 
+    def test_what_the_users_provider_does_not_sample_has_no_children(self):
+        provider, exporter = self.provider(ParentBased(TraceIdRatioBased(0.0)))
+        fit(Telemetry(tracer_provider=provider))
+        assert exporter.get_finished_spans() == ()
+
+    @pytest.mark.parametrize(("flags", "spans"), [("00", 0), ("01", 16)])
+    def test_a_traceparent_that_is_not_sampled(self, flags, spans, monkeypatch):
+        monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{PARENT}-{flags}")
+        provider, exporter = self.provider()
+        fit(Telemetry(tracer_provider=provider))
+        assert len(exporter.get_finished_spans()) == spans
+
+    def test_the_users_own_span_comes_before_a_traceparent(self, monkeypatch):
+        monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{PARENT}-01")
+        provider, exporter = self.provider()
+        with provider.get_tracer("mine").start_as_current_span("my job") as job:
+            fit(Telemetry(tracer_provider=provider))
+        root, *_ = exporter.get_finished_spans()
+        assert (root.name, root.parent) == ("fit started", job.get_span_context())
+
+    def test_a_provider_that_is_switched_off_has_no_names(self, monkeypatch):
+        monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+        fit(Telemetry(tracer_provider=TracerProvider(shutdown_on_exit=False)))
+        run = only_run()
+        assert not any("span_id" in event for event in run.events)
+        assert run.manifest["trace_id"] != "0" * 32
+
+    def test_only_the_last_spans_are_remembered_and_the_root(self):
+        provider, exporter = self.provider()
+        sink = ProviderSink(provider)
+        root = sink.open("root", 0, {})
+        for _ in range(200):
+            sink.close(sink.open("epoch", 0, {}, root.ref), 1, {})
+        assert len(sink._contexts) == 64
+        assert root.ref in sink._contexts
+
     def test_the_global_provider_is_used_and_the_run_is_part_of_the_job_around_it(self, exporter):
         here = Path(__file__).parent
         finished = subprocess.run(
@@ -161,6 +199,15 @@ class TestProviders:
         names = json.loads(finished.stdout.splitlines()[-1])
         assert (names[0], names[-2:]) == ("fit started", ["fit", "my job"])
         assert exporter.address
+
+
+def test_checkpoints_after_epochs_with_traces_of_their_own_have_room(monkeypatch):
+    monkeypatch.setattr("liquid_telemetry.tracing.budget.SPANS_PER_TRACE", 20)
+    monkeypatch.setattr(Budget.__init__, "__defaults__", (20,))
+    fit(Telemetry(), ModelCheckpoint("kept", save_top_k=-1), enable_checkpointing=True, max_epochs=60)
+    run = only_run()
+    assert len(run.spans_named("checkpoint")) == 60
+    assert not any(dict(key)["reason"] for key in run.metrics["telemetry_dropped_total"])
 
 
 def test_files_rotate(monkeypatch):

@@ -12,6 +12,7 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Span, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from liquid_telemetry.errors import text_of
 from liquid_telemetry.inference.subject import Subject, shape_of
 from liquid_telemetry.signals import NAMESPACE
 
@@ -61,7 +62,7 @@ class _Timed:
             self.span.set_attribute("error.type", type(error).__qualname__)
             if isinstance(error, Exception):
                 self.span.record_exception(error)
-            self.span.set_status(Status(StatusCode.ERROR, str(error)))
+            self.span.set_status(Status(StatusCode.ERROR, text_of(error)))
         self.span.end()
 
 

@@ -17,8 +17,8 @@ from liquid_telemetry.files import LineFile
 from liquid_telemetry.inference.metrics import Counts
 from liquid_telemetry.metrics.publish import Publisher
 from liquid_telemetry.observe.guard import Faults
+from liquid_telemetry.observe.identity import draw_identity
 from liquid_telemetry.observe.records import RunInfo
-from liquid_telemetry.observe.run import draw_identity
 from liquid_telemetry.signals import TRACER
 from liquid_telemetry.spool import find_sinks, write_atomically
 from liquid_telemetry.tracing.endpoint import find_destination

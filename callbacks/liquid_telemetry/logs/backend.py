@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from liquid_telemetry.errors import text_of
 from liquid_telemetry.files import LineFile, last_lines, rank_name, shortened
 from liquid_telemetry.logs.render import render_json, timestamp
 from liquid_telemetry.logs.terminal import Terminal
@@ -208,7 +209,7 @@ class StructlogBackend:
             record.time_ns,
             **_ending(run, record),
             error_type=type(error).__name__ if error is not None else None,
-            error_message=str(error) if error is not None else None,
+            error_message=text_of(error) if error is not None else None,
             traceback="".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:] if error else None,
             duration_seconds=duration,
             **position,

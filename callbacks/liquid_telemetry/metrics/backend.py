@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from liquid_telemetry import __version__
+from liquid_telemetry.errors import text_of
 from liquid_telemetry.metrics.jobs import EmbeddedJob
 from liquid_telemetry.metrics.publish import Publisher
 from liquid_telemetry.metrics.store import Store
@@ -291,7 +292,7 @@ class PrometheusBackend:
                 status=record.outcome,
                 reason=record.reason,
                 error_type=type(record.error).__name__ if record.error is not None else None,
-                error_message=str(record.error)[:1000] if record.error is not None else None,
+                error_message=text_of(record.error, 1000) if record.error is not None else None,
                 ended=record.time_ns / 1e9,
                 epoch=record.epoch,
                 batch=record.batch,

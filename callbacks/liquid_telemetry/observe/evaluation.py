@@ -88,7 +88,7 @@ class EvaluationWatch:
         state.dispatch.poll()
 
     def _close(self, trainer: Trainer, loop: StageLoop, fresh: dict[str, Tensor], complete: bool) -> None:
-        loop.skip()
+        loop.skip() if complete else loop.break_off()
         end = self._state.clock.now()
         self._drain(trainer, loop)
         self._loop = None

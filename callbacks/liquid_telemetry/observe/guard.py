@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from liquid_telemetry.errors import NonFiniteLossError
+from liquid_telemetry.errors import NonFiniteLossError, text_of
 
 _log = logging.getLogger("liquid_telemetry")
 _MAX_REASONS = 50
@@ -43,10 +43,12 @@ class Faults:
         if len(self.errors) >= _MAX_REASONS and (signal, reason) not in self.errors:
             reason = "other"
         self.errors[signal, reason] += 1
+        text = text_of(error)
         if self.errors[signal, reason] == 1:
-            _log.warning("%s: %s: %s (training goes on; reported once)", signal, reason, str(error))
-            _log.debug("%s", signal, exc_info=error)
-        swallowed.append(f"{signal}: {reason}: {error}")
+            with suppress(Exception):  # a handler of the user's may raise
+                _log.warning("%s: %s: %s (training goes on; reported once)", signal, reason, text)
+                _log.debug("%s", signal, exc_info=error)
+        swallowed.append(f"{signal}: {reason}: {text}")
         del swallowed[:-100]
 
     def drop(self, signal: str, reason: str, count: int = 1) -> None:

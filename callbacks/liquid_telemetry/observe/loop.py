@@ -47,6 +47,7 @@ class StageLoop:
         opened_at: When it began.
         rows: Batches that have ended since the last drain.
         drain_at: When the next one is due.
+        unfinished: Whether the run has ended within the last batch.
     """
 
     def __init__(self, stage: str, epoch: int, global_step: int, clock: RunClock, phases: PhaseClock) -> None:
@@ -68,6 +69,7 @@ class StageLoop:
         self._step = global_step
         self.rows: list[Row] = []
         self.open: int | None = None
+        self.unfinished = False
         self.opened_at = self.start
         self.drain_at = self.start + DRAIN_EVERY_NS
         if self._training:
@@ -98,6 +100,12 @@ class StageLoop:
         if self.open is not None:
             self.end(self.open, 0, None, True)
 
+    def break_off(self) -> None:
+        """The run ends; so does the batch that is under way."""
+        if self.open is not None:
+            self.unfinished = True
+            self.end(self.open, 0, None)
+
     def drain(self) -> Rows:
         """The rows since the last drain; counts them."""
         rows, self.rows = self.rows, []
@@ -127,6 +135,7 @@ class StageLoop:
             loss=_spread(tensors, losses, scale),
             skipped=skipped,
             phase_ns=drained.phase_ns,
+            unfinished=self.unfinished,
         )
 
     def count_losses(self, block: BatchBlock) -> None:

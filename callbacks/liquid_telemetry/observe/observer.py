@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ class Observer:
         self, trainer: Trainer, options: ObserverOptions, backends: Sequence[Backend], leader: object = None
     ) -> None:
         self.trainer = weakref.ref(trainer)
+        self.pid = os.getpid()
         self._leader = None if leader is None else weakref.ref(leader)
         self.faults = Faults()
         self._options = options
@@ -129,8 +131,11 @@ class Observer:
     def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint is being restored; it names the run that wrote it."""
         saved = checkpoint.get(CHECKPOINT_KEY)
-        if isinstance(saved, dict) and self._state is not None and not self._state.announced:
-            self._state.resumed_from = str(saved.get("run_id"))
+        if not isinstance(saved, dict) or self._state is None or self._state.announced:
+            return
+        run_id = str(saved.get("run_id"))
+        if run_id != self._state.info.run_id:  # as a Tuner restores what it saved
+            self._state.resumed_from = run_id
 
     def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint is being made; it will name this run."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
+from liquid_telemetry.errors import text_of
 from liquid_telemetry.spool import RunRecord, read_record, spool_dir, write_atomically
 
 TRACEBACK_CHARACTERS = 16_000
@@ -28,7 +29,7 @@ def outcome_of(error: BaseException) -> tuple[str, str]:
         return "interrupted", "terminated"
     if isinstance(error, SystemExit):
         return "failed", "exited"
-    return "failed", _reason(names, str(error))
+    return "failed", _reason(names, text_of(error))
 
 
 def _reason(names: Collection[str], message: str) -> str:

@@ -72,6 +72,10 @@ class ProfilerTap:
         section, theirs = self._sections[action_name], self._inner.profile(action_name)
         return theirs if section is _IDLE else _Both(theirs, section)
 
+    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Any]]:
+        """Copies and files of a Trainer get the profiler that it had."""
+        return untapped, (self._inner,)
+
     def __getattr__(self, name: str) -> Any:
         if name in _OWN:  # while being copied
             raise AttributeError(name)

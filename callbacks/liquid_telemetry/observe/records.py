@@ -85,6 +85,8 @@ class BatchBlock:
     skipped: Sequence[bool]
     phase_ns: Integers
     """Time of each phase since the batch before, in the order of ``PHASES``; empty for stages other than train."""
+    unfinished: bool = False
+    """Whether the run ended within the last of them."""
 
     def __len__(self) -> int:
         return len(self.index)

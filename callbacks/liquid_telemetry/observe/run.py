@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from hashlib import sha256
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from torch.nn.parameter import UninitializedParameter
 
 from liquid_telemetry.observe.batches import BatchSize, batch_size
 from liquid_telemetry.observe.clock import Clock
+from liquid_telemetry.observe.identity import agreed_identity, draw_identity, shared_identity
 from liquid_telemetry.observe.names import encodable
 from liquid_telemetry.observe.records import RunInfo
 
@@ -24,7 +19,6 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 STAGE_OF_FN = {"fit": "train", "validate": "validation", "test": "test", "predict": "predict"}
-_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True)
@@ -81,11 +75,11 @@ def new_run(
         fn: fit, validate, test or predict.
         start_ns: Unix nanoseconds.
         together: Whether every rank comes here, so that all can take rank 0's identity. Not so on an exception
-            before that: a broadcast would wait there for ranks that never come.
+            before that: the others would wait for it.
     """
     identity = draw_identity(start_ns, os.environ)
     if trainer.world_size > 1:
-        identity = trainer.strategy.broadcast(identity) if together else _agreed(trainer, identity)
+        identity = shared_identity(trainer, identity) if together else agreed_identity(trainer, identity)
     run_id, trace_id, root_span_id, parent_span_id = identity
     model_type = type(module).__name__ if module is not None else "unknown"
     return RunInfo(
@@ -106,37 +100,6 @@ def new_run(
         accelerator=type(trainer.accelerator).__name__,
         model_type=model_type,
         device=str(trainer.strategy.root_device),
-    )
-
-
-Identity = tuple[str, str, str, "str | None"]
-
-
-def draw_identity(start_ns: int, environment: Mapping[str, str]) -> Identity:
-    """Run id, trace id, root span id, parent span id; drawn from the system so that no seed can repeat them."""
-    moment = datetime.fromtimestamp(start_ns / 1e9, timezone.utc)
-    run_id = f"{moment:%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
-    parent = _TRACEPARENT.match(environment.get("TRACEPARENT", "").strip().lower())
-    trace_id, parent_span_id = parent.groups() if parent else (os.urandom(16).hex(), None)
-    return run_id, trace_id, os.urandom(8).hex(), parent_span_id
-
-
-_alone = count()
-
-
-def _agreed(trainer: Trainer, identity: Identity) -> Identity:
-    """The same names on every rank of a host without a word between them: all know the process that started them."""
-    is_parent = bool(getattr(trainer.strategy.launcher, "procs", None))
-    parent = psutil.Process(os.getpid() if is_parent else os.getppid())
-    port = os.environ.get("MASTER_PORT", "")
-    names = sha256(f"{parent.pid} {parent.create_time()} {port} {next(_alone)}".encode()).hexdigest()
-    moment = datetime.fromtimestamp(parent.create_time(), timezone.utc)
-    _, trace_id, _, parent_span_id = identity
-    return (
-        f"{moment:%Y%m%d-%H%M%S}-{names[:6]}",
-        trace_id if parent_span_id else names[:32],
-        names[32:48],
-        parent_span_id,
     )
 
 

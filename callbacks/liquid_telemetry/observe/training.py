@@ -239,7 +239,7 @@ class TrainingWatch:
         return drained._replace(rows=[*rows, (index, start, end, samples, value, skipped)])
 
     def _close(self, trainer: Trainer, loop: StageLoop, complete: bool) -> None:
-        loop.skip()
+        loop.skip() if complete else loop.break_off()
         end = self._state.clock.now()
         phases = self._state.phases.snapshot(end)
         self._tell(trainer, loop, loop.drain())

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from liquid_telemetry.errors import text_of
 from liquid_telemetry.observe.records import RunEnded, phase_seconds
 from liquid_telemetry.signals import NAMESPACE
 from liquid_telemetry.tracing.otlp_json import SpanEvent, Value
@@ -30,7 +31,7 @@ def failure_of(record: RunEnded) -> Failure | None:
     error = record.error
     if record.outcome != "failed" or error is None:
         return None
-    kind, message = type(error).__qualname__, str(error)[:_MESSAGE]
+    kind, message = type(error).__qualname__, text_of(error, _MESSAGE)
     stack = "".join(traceback.format_exception(error))[-_STACK:]
     exception = {"exception.type": kind, "exception.message": message, "exception.stacktrace": stack}
     return Failure(kind, message, SpanEvent("exception", record.time_ns, exception))

@@ -10,6 +10,7 @@ from opentelemetry.trace import TracerProvider
 from liquid_telemetry.files import LineFile, rank_name
 from liquid_telemetry.observe.backend import Correlation, Exemplar, SpanRef
 from liquid_telemetry.observe.guard import Faults
+from liquid_telemetry.observe.identity import is_sampled
 from liquid_telemetry.observe.records import (
     BatchBlock,
     CheckpointSaved,
@@ -21,16 +22,17 @@ from liquid_telemetry.observe.records import (
     RunStarted,
 )
 from liquid_telemetry.tracing.attributes import failure_of, known, phase_durations
+from liquid_telemetry.tracing.batch_template import batch_attributes
 from liquid_telemetry.tracing.budget import Budget, SlowBatches
 from liquid_telemetry.tracing.endpoint import find_destination, find_page
 from liquid_telemetry.tracing.epoch import Epoch
 from liquid_telemetry.tracing.otlp_json import SpanData, Value
 from liquid_telemetry.tracing.own import OwnSink
-from liquid_telemetry.tracing.provider import ProviderSink, global_provider
+from liquid_telemetry.tracing.provider import ProviderSink, global_provider, is_within_a_span
 from liquid_telemetry.tracing.ranks import Place, Ranks
 from liquid_telemetry.tracing.resource import resource_of
 from liquid_telemetry.tracing.send import Sender
-from liquid_telemetry.tracing.sink import OpenSpan, Sink
+from liquid_telemetry.tracing.sink import BatchSpan, OpenSpan, Sink
 from liquid_telemetry.tracing.unfinished import forget_unfinished, write_unfinished
 
 
@@ -56,7 +58,7 @@ class TracingBackend:
         self._fit: OpenSpan | None = None
         self._epoch: Epoch | None = None
         self._inner: Epoch | None = None
-        self._last_epoch: SpanRef | None = None
+        self._last_epoch: Epoch | None = None
         self._aborted: list[tuple[OpenSpan, int, dict[str, Value]]] = []
         self._traces: Path | None = None
 
@@ -72,7 +74,11 @@ class TracingBackend:
         self._parent = SpanRef(run.trace_id, run.parent_span_id) if run.parent_span_id else None
         self._resource = resource_of(run, os.environ)
         provider = self._provider or global_provider()
-        self._sink: Sink = ProviderSink(provider) if provider else self._own_sink(run, faults)
+        if provider and is_within_a_span():
+            self._parent = None  # that span, which the provider takes by itself
+        self._sink: Sink = (
+            ProviderSink(provider, is_sampled(os.environ)) if provider else self._own_sink(run, faults)
+        )
         self._traces = None if provider else run.dir / rank_name("traces", run.rank)
         if self._ranks is None and self._traces is not None and run.world_size > 1:
             self._ranks = Ranks(run)
@@ -130,7 +136,7 @@ class TracingBackend:
             self._root = root.ref
         else:
             self._root = SpanRef(run.trace_id, run.root_span_id)
-        self._correlation.run = self._root
+        self._correlation.run = _there(self._root)
         identity = known({"run.id": run.run_id, "model.name": run.model_name})
         self._fit = self._sink.open("fit", run.start_ns, identity, self._root)
         self._budget.used += 2
@@ -156,7 +162,7 @@ class TracingBackend:
         span = self._sink.open(name, record.start_ns, attributes, **place._asdict())
         budget.used += 1
         self._epoch = Epoch(span, budget, record.expected_batches)
-        self._correlation.epoch = span.ref
+        self._correlation.epoch = _there(span.ref)
         self._note_unfinished()
 
     def _place(self, record: EpochStarted) -> tuple[Place, Budget]:
@@ -188,6 +194,8 @@ class TracingBackend:
         if epoch is None:
             return
         kept = epoch.choose(block, self._slow[block.stage])
+        if block.unfinished and kept and kept[-1].batch_index == block.index[-1]:
+            self._unfinished(block, epoch, kept.pop())
         if not kept:
             return
         ids = self._sink.batches(f"{block.stage} batch", epoch.span, kept)
@@ -197,6 +205,12 @@ class TracingBackend:
             span_id = ids[durations.index(longest)]
             self._correlation.exemplar = Exemplar(longest / 1e9, SpanRef(epoch.span.ref.trace_id, span_id))
         self._sink.flush()
+
+    def _unfinished(self, block: BatchBlock, epoch: Epoch, batch: BatchSpan) -> None:
+        """The batch in which the run ended gets its end when it is known how."""
+        name = f"{block.stage} batch"
+        span = self._sink.open(name, batch.start_ns, epoch.span.attributes, epoch.span.ref)
+        self._aborted.append((span, batch.end_ns, batch_attributes(batch)))
 
     def _epoch_ended(self, record: EpochEnded) -> None:
         epoch = self._open_epoch(record.stage)
@@ -224,16 +238,17 @@ class TracingBackend:
         if within:
             self._inner = None
         else:
-            self._last_epoch, self._epoch = epoch.span.ref, None
+            self._last_epoch, self._epoch = epoch, None
         self._sink.flush()
         if within:
             # The other epoch may go on to write more than is searched for spans that are there.
             self._note_unfinished()
 
     def _checkpoint(self, record: CheckpointSaved) -> None:
-        if not self._has_room(self._epoch.budget if self._epoch is not None else self._budget):
+        epoch = self._epoch or self._last_epoch
+        if not self._has_room(epoch.budget if epoch is not None else self._budget):
             return
-        parent = self._epoch.span.ref if self._epoch is not None else self._last_epoch or self._root
+        parent = epoch.span.ref if epoch is not None else self._root
         attributes = known(
             {
                 "run.id": self._named.run_id,
@@ -292,7 +307,8 @@ class TracingBackend:
         """The trace and its file."""
         if self._run is None:
             return {}
-        trace_id = self._root.trace_id if self._root is not None else self._run.trace_id
+        root = _there(self._root)
+        trace_id = root.trace_id if root is not None else self._run.trace_id
         page = self._page.replace("{trace_id}", trace_id) if self._page else None
         traces = os.fspath(self._traces) if self._traces else None
         return {"trace_id": trace_id, "traces": traces, "trace_url": page}
@@ -300,3 +316,8 @@ class TracingBackend:
     def close(self) -> None:
         """Write the rest; a sender has a deadline."""
         self._sink.shutdown()
+
+
+def _there(ref: SpanRef | None) -> SpanRef | None:
+    """A span's names, unless the provider makes none, as with ``OTEL_SDK_DISABLED``."""
+    return None if ref is None or int(ref.trace_id, 16) == 0 else ref

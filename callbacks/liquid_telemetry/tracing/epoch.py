@@ -42,6 +42,7 @@ class Epoch:
         telling = slow.among(block.seconds)
         telling |= np.array(block.skipped)
         telling[block.nonfinite] = True
+        telling[-1] |= block.unfinished
         besides = np.flatnonzero(telling & ~chosen)
         chosen[besides[: self.budget.take(len(besides), telling=True)]] = True
         self.total += len(block)

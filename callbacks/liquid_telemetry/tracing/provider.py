@@ -16,6 +16,8 @@ from liquid_telemetry.tracing.batch_template import batch_attributes
 from liquid_telemetry.tracing.otlp_json import Attributes
 from liquid_telemetry.tracing.sink import BatchSpan, Failure, OpenSpan
 
+_MOST = 64
+
 
 def global_provider() -> TracerProvider | None:
     """The SDK provider that the user's program has installed, or None."""
@@ -23,11 +25,25 @@ def global_provider() -> TracerProvider | None:
     return None if isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider)) else provider
 
 
-class ProviderSink:
-    """Makes spans with the user's provider, after the fact; it neither flushes nor shuts the provider down."""
+def is_within_a_span() -> bool:
+    """Whether the user's program has a span open here."""
+    return trace.get_current_span().get_span_context().is_valid
 
-    def __init__(self, provider: TracerProvider) -> None:
+
+class ProviderSink:
+    """Makes spans with the user's provider, after the fact; it neither flushes nor shuts the provider down.
+
+    What the provider decided on sampling a span holds for its children.
+
+    Args:
+        provider: The user's.
+        sampled: Whether a parent that is not of this sink's is sampled.
+    """
+
+    def __init__(self, provider: TracerProvider, sampled: bool = True) -> None:
         self._tracer: Tracer = provider.get_tracer(TRACER, __version__)
+        self._foreign = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
+        self._contexts: dict[SpanRef, SpanContext] = {}
 
     def open(
         self,
@@ -45,9 +61,11 @@ class ProviderSink:
             context=Context() if links else self._parent(parent),
             start_time=start_ns,
             attributes=dict(attributes),
-            links=[trace.Link(_context(link)) for link in links],
+            links=[trace.Link(self._context(link)) for link in links],
         )
-        return OpenSpan(name, _ref(native), parent, start_ns, attributes, links, native)
+        ref = _ref(native)
+        self._remember(ref, native.get_span_context())
+        return OpenSpan(name, ref, parent, start_ns, attributes, links, native)
 
     def close(
         self, span: OpenSpan, end_ns: int, attributes: Attributes, failure: Failure | None = None
@@ -75,11 +93,24 @@ class ProviderSink:
                 ids.append(_ref(span).span_id)
         return ids if len(ids) == len(batches) else []
 
-    @staticmethod
-    def _parent(parent: SpanRef | None) -> Any:
+    def _parent(self, parent: SpanRef | None) -> Any:
         if parent is None:
             return None
-        return trace.set_span_in_context(trace.NonRecordingSpan(_context(parent)), Context())
+        return trace.set_span_in_context(trace.NonRecordingSpan(self._context(parent)), Context())
+
+    def _context(self, ref: SpanRef) -> SpanContext:
+        known = self._contexts.get(ref)
+        if known is None:
+            return SpanContext(int(ref.trace_id, 16), int(ref.span_id, 16), False, self._foreign)
+        self._remember(ref, known)
+        return known
+
+    def _remember(self, ref: SpanRef, context: SpanContext) -> None:
+        """Keep a few, the last used last: the root is a parent again and again."""
+        self._contexts.pop(ref, None)
+        self._contexts[ref] = context
+        if len(self._contexts) > _MOST:
+            del self._contexts[next(iter(self._contexts))]
 
     def flush(self) -> None:
         """Nothing: the provider exports when it likes."""
@@ -91,7 +122,3 @@ class ProviderSink:
 def _ref(span: Span) -> SpanRef:
     context = span.get_span_context()
     return SpanRef(f"{context.trace_id:032x}", f"{context.span_id:016x}")
-
-
-def _context(ref: SpanRef) -> SpanContext:
-    return SpanContext(int(ref.trace_id, 16), int(ref.span_id, 16), False, TraceFlags(TraceFlags.SAMPLED))

@@ -16,6 +16,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags
 
 from liquid_telemetry import __version__
+from liquid_telemetry.errors import text_of
 from liquid_telemetry.files import LineFile
 from liquid_telemetry.observe.guard import Faults
 from liquid_telemetry.signals import TRACER
@@ -196,7 +197,7 @@ class RequestSpan(NonRecordingSpan):
         """Add an exception with its traceback."""
         told = {
             "exception.type": type(exception).__qualname__,
-            "exception.message": str(exception)[:_MESSAGE],
+            "exception.message": text_of(exception, _MESSAGE),
             "exception.stacktrace": "".join(traceback.format_exception(exception))[-_STACK:],
         }
         self.add_event("exception", {**told, **(attributes or {})}, timestamp)

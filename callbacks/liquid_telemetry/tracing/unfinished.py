@@ -29,6 +29,7 @@ def write_unfinished(folder: Path, resource: Attributes, spans: Iterable[SpanDat
         OSError: It cannot be written.
     """
     content = json.dumps({"resource": dict(resource), "spans": [asdict(span) for span in spans]})
+    folder.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
     write_atomically(folder / FILE, content.encode())
 
 

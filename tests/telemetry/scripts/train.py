@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import warnings
+from datetime import timedelta
 
 import torch
 
@@ -20,6 +21,7 @@ else:
     import lightning.pytorch as pl
 
 from liquid_telemetry import OpenTelemetrySpans, PrometheusMetrics, StructlogEvents, Telemetry  # noqa: E402
+from liquid_telemetry.observe import identity  # noqa: E402
 
 
 def fail(where):
@@ -103,6 +105,10 @@ def main():
         "greedy": lambda: [Greedy(), Telemetry(port=0)],
         "none": list,
     }[options.get("callbacks", "telemetry")]()
+    if options.get("only", rank := int(os.environ.get("LOCAL_RANK", "0"))) != rank:
+        chosen = []
+    if "patience" in options:
+        identity._PATIENCE = timedelta(seconds=options["patience"])
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=options.get("devices", 2),
