@@ -13,7 +13,8 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from liquid_train.nn._checks import check_channels
 from liquid_train.nn.sequences import Sequences
 
-Timespans = Tensor | PackedSequence | float | None
+PaddedTimespans = Tensor | Sequence[float] | Sequence[Sequence[float]] | float | None
+Timespans = PaddedTimespans | PackedSequence
 Lengths = Tensor | Sequence[int] | int | None
 Hidden = Tensor | tuple[Tensor, Tensor]
 
@@ -35,6 +36,8 @@ def arrange(
     if input.dim() not in (2, 3):
         raise ValueError(f"input has {input.dim()} dimensions: give 3 for a batch, or 2 for one sequence")
     check_channels(input, input_size)
+    if input.is_complex():
+        raise ValueError(f"input has dtype {input.dtype}: give real numbers")
     if not input.is_floating_point():
         input = input.to(torch.get_default_dtype())
 
@@ -61,7 +64,7 @@ def initial_state(
     """
     batch = sequences.batch_size
     if hx is None:
-        zeros = sequences.inputs.new_zeros(batch, state_size)
+        zeros = sequences.inputs.new_zeros(batch, state_size, dtype=_state_dtype(sequences.inputs))
         return (zeros, zeros) if mixed else (zeros,)
     if mixed and (isinstance(hx, Tensor) or len(hx) != 2):
         raise ValueError(
@@ -81,7 +84,7 @@ def initial_state(
 
 def _unpack(
     packed: PackedSequence, timespans: Timespans, lengths: Lengths, batch_first: bool
-) -> tuple[Tensor, Tensor | float | None, Tensor]:
+) -> tuple[Tensor, PaddedTimespans, Tensor]:
     if lengths is not None:
         raise ValueError("lengths is given with a PackedSequence, which has its own: leave lengths out")
     if packed.data.dim() != 2:
@@ -98,12 +101,14 @@ def _unpack(
     return padded, timespans, counts
 
 
-def _time_spans(timespans: Tensor | float | None, input: Tensor) -> Tensor | float:
+def _time_spans(timespans: PaddedTimespans, input: Tensor) -> Tensor | float:
     """Return a number, or a span for each step with a last dimension of one, in the input's dtype."""
     if timespans is None:
         return 1.0
     if not isinstance(timespans, Tensor):
-        return float(timespans)
+        if not hasattr(timespans, "__len__"):
+            return float(timespans)
+        timespans = torch.as_tensor(timespans, device=input.device)
     shape = tuple(input.shape[:-1])
     # Not by "in": under torch.compile it takes a size that may vary and one that may not for different.
     if timespans.dim() > 0 and timespans.shape != shape and timespans.shape != (*shape, 1):
@@ -111,8 +116,14 @@ def _time_spans(timespans: Tensor | float | None, input: Tensor) -> Tensor | flo
             f"timespans has shape {tuple(timespans.shape)}: "
             f"give a number, or one entry per step with shape {shape} or {(*shape, 1)}"
         )
-    timespans = timespans.to(input.dtype)
+    timespans = timespans.to(_state_dtype(input))
     return timespans.unsqueeze(-1) if timespans.dim() == len(shape) else timespans
+
+
+def _state_dtype(input: Tensor) -> torch.dtype:
+    """Return the dtype of states and spans: the input's, or single precision where autocast has lowered that."""
+    lowered = input.dtype in (torch.bfloat16, torch.float16)
+    return torch.float32 if lowered and torch.is_autocast_enabled(input.device.type) else input.dtype
 
 
 def _step_counts(lengths: Lengths, input: Tensor, time_dim: int, batched: bool) -> Tensor | None:
@@ -128,6 +139,7 @@ def _step_counts(lengths: Lengths, input: Tensor, time_dim: int, batched: bool) 
             f"lengths has shape {tuple(counts.shape)} and dtype {counts.dtype}: "
             f"give one whole number per sequence, shape {(batch,)}"
         )
+    counts = counts.long()  # some kinds cannot be compared, and one of them is a mask where it indexes
     # On an accelerator the check would make the device wait; while tracing, values are not known.
     if counts.device.type == "cpu" and not torch.compiler.is_compiling():
         outside = counts[(counts < 0) | (counts > steps)].tolist()

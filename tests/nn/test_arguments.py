@@ -49,6 +49,7 @@ CONSTRUCTION = {
 }
 
 CALLS = {
+    "input has dtype torch.complex64: give real numbers": lambda layer: layer(X.to(torch.complex64)),
     "input has 4 channels but input_size=3": lambda layer: layer(torch.zeros(2, 5, 4)),
     "input has 1 dimensions: give 3 for a batch, or 2 for one sequence": lambda layer: layer(torch.zeros(3)),
     "timespans has shape (2, 4): give a number, or one entry per step with shape (2, 5) or (2, 5, 1)": (
@@ -113,3 +114,21 @@ def test_mixed_memory_needs_a_pair():
     output, (h, c) = layer(X, [torch.zeros(2, 4), torch.zeros(2, 4)])
     assert output.shape == (2, 5, 4)
     assert h.shape == c.shape == (2, 4)
+
+
+@pytest.mark.parametrize("form", [np.array, np.ndarray.tolist])
+def test_time_spans_may_be_arrays_and_lists(form):
+    layer, spans = CfC(3, 4), np.random.default_rng(0).random((2, 5))
+    found, expected = layer(X, timespans=form(spans)), layer(X, timespans=torch.tensor(spans))
+    assert torch.equal(found[0], expected[0])
+
+
+@pytest.mark.parametrize("kind", [CfC, LTC])
+def test_an_input_that_autocast_has_lowered_does_not_lower_states_and_spans(kind):
+    layer, x, spans = kind(3, 8), torch.randn(4, 60, 3).bfloat16(), torch.rand(4, 60) + 0.5
+    expected, _ = layer(x.float(), timespans=spans)
+    layer.fast = True
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, state = layer(x, timespans=spans)
+    assert state.dtype == torch.float32
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-5)

@@ -230,3 +230,16 @@ def test_any_shape(data, kind, batch_first, sequences):
             assert not mine[steps:].any()
             mine = mine[:steps]
         torch.testing.assert_close(mine, expected, **EXACT)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32]
+)
+@pytest.mark.parametrize("return_sequences", [True, False])
+@pytest.mark.parametrize("kind", [CfC, LTC])
+def test_lengths_of_any_kind_of_whole_number(kind, return_sequences, dtype):
+    layer, x = kind(3, 4, return_sequences=return_sequences), torch.randn(2, 5, 3)
+    for mine, expected in zip(
+        layer(x, lengths=torch.tensor([3, 1], dtype=dtype)), layer(x, lengths=[3, 1]), strict=True
+    ):
+        assert torch.equal(mine, expected)

@@ -179,7 +179,7 @@ class TestProviders:
         assert run.manifest["trace_id"] != "0" * 32
 
     def test_only_the_last_spans_are_remembered_and_the_root(self):
-        provider, exporter = self.provider()
+        provider, _ = self.provider()
         sink = ProviderSink(provider)
         root = sink.open("root", 0, {})
         for _ in range(200):

@@ -163,6 +163,10 @@ def _of_call(
         served.inference or _of_inference((inputs, *(tensor for _, tensor in given)))
     ):
         return "a tensor was made in inference mode, where autograd cannot keep it"
+    if type(inputs) not in _PLAIN:
+        return f"the input is a {type(inputs).__name__}"
+    if inputs.device != served.device:
+        return f"the input is on {inputs.device} but the parameters are on {served.device}"
     if inputs.dtype != served.dtype and not torch.is_autocast_enabled(served.device.type):
         return f"input has dtype {inputs.dtype} but the parameters have {served.dtype}"
     sizes = inputs.shape[-1], state[0].shape[-1]

@@ -57,7 +57,7 @@ def built_library() -> Path:
                     begin = time.monotonic()
                     _compile(compiler, library)
                     log.info("the C++ kernels of CfC and LTC are built: %.0f s", time.monotonic() - begin)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the second where a process has no home
         raise BuildError(f"the cache cannot be used: {error}") from error
     return library
 

@@ -17,7 +17,7 @@ from liquid_train.nn.native.structures import (
     address,
     addresses,
 )
-from liquid_train.nn.shapes import cfc_linears, cfc_misfit, ltc_misfit
+from liquid_train.nn.shapes import cfc_linears, cfc_misfit, inner_modules, ltc_misfit
 
 if TYPE_CHECKING:
     from liquid_train.nn.cfc_cell import CfCCell
@@ -37,9 +37,9 @@ def cfc_step(cell: "CfCCell", library: Library) -> Step:
     places: list[Place] = [(m._parameters, name) for m in (*backbone, *heads) for name in ("weight", "bias")]
     places += [(cell._parameters, name) for name in (("A", "w_tau") if pure else ())]
     masked = cell.sparsity_mask is not None
-    watched: list[Place] = [(vars(cell), "mode"), (vars(cell), "strict_wiring")]
+    watched: list[Place] = []
     (places if masked else watched).append((cell._buffers, "sparsity_mask"))
-    parts = map(vars, cell.modules())
+    parts = map(vars, inner_modules(cell))
     watched += [(part, name) for part in parts for name in ("approximate", "p") if name in part]
 
     def fill(cell: "CfCCell", tensors: list[Tensor]) -> tuple[CfCCall, object] | None:
@@ -68,7 +68,7 @@ def cfc_step(cell: "CfCCell", library: Library) -> Step:
         )
         return call, (first, second)
 
-    step = Step(cell, places, watched, fill, library.cfc_step)
+    step = Step(cell, places, watched, ("mode", "strict_wiring"), fill, library.cfc_step)
     drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in cell.modules())
     step.served = step.served and activation is not None and not drops
     return step
@@ -99,5 +99,5 @@ def ltc_step(cell: "LTCCell", library: Library) -> Step:
         )
         return call, None
 
-    watched: list[Place] = [(vars(cell), name) for name in (*_SETTINGS, *_MAPPINGS) if name in vars(cell)]
-    return Step(cell, places, watched, fill, library.ltc_step, cell.motor_size)
+    settings = [name for name in (*_SETTINGS, *_MAPPINGS) if name in vars(cell)]
+    return Step(cell, places, (), settings, fill, library.ltc_step, cell.motor_size)

@@ -40,7 +40,7 @@ class Packed:
 
     def at(self, array: Array) -> int:
         """Keep an array and return where it is."""
-        array = np.ascontiguousarray(array)
+        array = np.ascontiguousarray(array, np.float32 if array.dtype.kind == "f" else None)
         self.kept.append(array)
         return array.ctypes.data
 

@@ -4,8 +4,9 @@ The kernels read the weights where they are at each step, so nothing that is kep
 """
 
 import ctypes
+import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +25,22 @@ Place = tuple[dict[str, Any], str]
 """A tensor or a setting of a module: where the module has it, and its name there."""
 
 
+class _Taken(NamedTuple):
+    """Tensors as they were, and the structure that has their addresses."""
+
+    key: list[int]
+    address: int
+    kept: object
+
+
 class Step:
     """A cell's tensors as the kernels read them, and the function that does.
 
     Args:
         cell: The cell.
         places: Its tensors.
-        watched: What else of the cell the structure depends on, as places.
+        watched: What else of the modules within the cell the structure depends on, as places.
+        settings: What else of the cell itself, by name.
         fill: Takes the cell and the tensors; returns the structure, and what must live as long, or None where
             the tensors have not the shapes that the kernels read.
         function: Of the library.
@@ -42,14 +52,18 @@ class Step:
         cell: Any,
         places: Iterable[Place],
         watched: Iterable[Place],
+        settings: Iterable[str],
         fill: Callable[[Any, list[Tensor]], tuple[ctypes.Structure, object] | None],
         function: Any,
         outputs: int | None = None,
     ) -> None:
         self.places = list(places)
         self.watched = list(watched)
-        self.values = self._watched()
-        self.own = vars(cell), cell._parameters, cell._buffers
+        self.settings = list(settings)
+        self.values = self._watched(cell)
+        # No reference to the cell, which has one to this: only the collector would free its weights.
+        self.cell = weakref.ref(cell)
+        self.own = cell._parameters, cell._buffers
         self.fill = fill
         self.function = function
         self.outputs = outputs
@@ -63,25 +77,29 @@ class Step:
         # A method that is put around the class's own does what a hook does.
         patched = any("forward" in part for part in self.inside)
         self.served = not patched and all(type(m) is nn.Linear or not m._parameters for m in modules)
-        self.key: list[int] = []
+        self.taken: _Taken | None = None
 
     def _found(self) -> list[list[object]]:
         return [[*part.values()] for part in self.children]
 
-    def _watched(self) -> list[object]:
+    def _watched(self, cell: Any) -> list[object]:
         # What was None may have become a parameter, which is elsewhere.
-        return [place.get(name, ...) for place, name in self.watched]
+        own = vars(cell)
+        return [
+            *(place.get(name, ...) for place, name in self.watched),
+            *(own.get(name, ...) for name in self.settings),
+        ]
 
     def is_of(self, cell: nn.Module) -> bool:
         """Return whether it is this cell's, not that of one it is a copy of, and of its modules as they are."""
-        attributes, parameters, buffers = self.own
+        parameters, buffers = self.own
         return (
-            vars(cell) is attributes
+            self.cell() is cell
             and cell._parameters is parameters
             and cell._buffers is buffers
             and self.found == self._found()
             and self.entries == sum(map(len, self.inside))
-            and self.values == self._watched()
+            and self.values == self._watched(cell)
         )
 
     def run(self, cell: Any, x: Tensor, h: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor] | None:
@@ -95,7 +113,11 @@ class Step:
             key = [*map(_ADDRESS, tensors), *map(_COUNT, tensors), *map(_WHOLE, tensors)]
         except (KeyError, TypeError):  # there is none, or None
             return None
-        if key != self.key and not self._take(cell, tensors, key):
+        # Another thread may take other tensors meanwhile: what this call reads lives as long as it does.
+        taken = self.taken
+        if taken is None or key != taken.key:
+            taken = self.taken = self._take(cell, tensors, key)
+        if taken is None:
             return None
         spans, span = (t.data_ptr(), 1.0) if isinstance(t, Tensor) else (None, t)
         out, output = torch.empty_like(h), None
@@ -103,19 +125,14 @@ class Step:
             output = h.new_empty(B, self.outputs)
         written = None if output is None else output.data_ptr()
         arguments = (x.data_ptr(), h.data_ptr(), spans, span, B, out.data_ptr(), written)
-        self.function(self.address, *arguments)
+        self.function(taken.address, *arguments)
         return (out if output is None else output), out
 
-    def _take(self, cell: Any, tensors: list[Tensor], key: list[int]) -> bool:
+    def _take(self, cell: Any, tensors: list[Tensor], key: list[int]) -> "_Taken | None":
         if not all(_plain(tensor) and tensor.is_contiguous() for tensor in tensors):
-            return False
+            return None
         filled = self.fill(cell, tensors)
-        if filled is None:
-            return False
-        self.kept = filled
-        self.address = ctypes.addressof(filled[0])
-        self.key = key
-        return True
+        return None if filled is None else _Taken(key, ctypes.addressof(filled[0]), filled)
 
 
 def quick_step(

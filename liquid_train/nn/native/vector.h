@@ -94,14 +94,15 @@ INLINE vec clamp(vec x, float low, float high) {
 
 INLINE vec absolute(vec x) { return x < 0.0f ? -x : x; }
 
-// 1 / x for positive x that are neither huge nor tiny: within two units in the last place.
+// 1 / x for positive x that are neither huge nor tiny: within a unit in the last place, and 1 of 1. A saturated
+// function that came out below 1 would have a slope, and large inputs and time spans magnify it.
 INLINE vec inverse(vec x) {
 #if defined(__AVX512F__)
-  vec guess = (vec)_mm512_rcp14_ps((__m512)x);
-  return guess * (2.0f - x * guess);
+  vec guess = (vec)_mm512_rcp14_ps((__m512)x), error = 1.0f - x * guess;
+  return guess + guess * error;
 #elif defined(__AVX__)
-  vec guess = (vec)_mm256_rcp_ps((__m256)x);
-  return guess * (2.0f - x * guess);
+  vec guess = (vec)_mm256_rcp_ps((__m256)x), error = 1.0f - x * guess;
+  return guess + guess * (error + error * error);
 #else
   return 1.0f / x;
 #endif

@@ -52,7 +52,7 @@ class NativeStream(Stream):
         # The cheapest way there is to a new tensor with these numbers.
         return self._tensors[form] if self._reuse else torch.from_numpy(self._arrays[form].copy())
 
-    def refresh(self) -> None:
+    def _take_weights(self) -> None:
         """See ``Stream``."""
         layer, B = self._layer, self.batch_size
         check_layer(layer)

@@ -43,7 +43,7 @@ class NumpyStream(Stream):
             return self._out_single if array.ndim == 1 else self._out_whole
         return torch.from_numpy((output[0] if array.ndim == 1 else output).copy())
 
-    def refresh(self) -> None:
+    def _take_weights(self) -> None:
         """See ``Stream``."""
         kept = self.state if self._states else None
         layer, B = self._layer, self.batch_size

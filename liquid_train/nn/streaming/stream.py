@@ -53,11 +53,7 @@ class Stream(ABC):
         self.output_size = layer.output_size
         self._layer = layer
         self._reuse = reuse_output
-        dtypes = {parameter.dtype for parameter in layer.parameters()}
-        if dtypes not in ({torch.float32}, {torch.float64}):
-            names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-            raise ValueError(f"the layer's weights are {names}: a stream needs float32 or float64")
-        (self.dtype,) = dtypes
+        self.dtype = dtype_of(layer)
         self._whole, self._single = (self.batch_size, self.input_size), (self.input_size,)
         self._states: list[Array] = []
         self._memory: list[Array] = []
@@ -80,9 +76,21 @@ class Stream(ABC):
             ValueError: If a shape does not fit. The state is then what it was.
         """
 
-    @abstractmethod
     def refresh(self) -> None:
-        """Take the layer's weights anew; the state stays."""
+        """Take the layer's weights anew; the state stays.
+
+        Raises:
+            ValueError: If the layer is no longer one that the stream can run. The stream is then what it was.
+        """
+        dtype = dtype_of(self._layer)
+        if dtype != self.dtype:
+            names = (str(each).removeprefix("torch.") for each in (dtype, self.dtype))
+            raise ValueError("the layer's weights are {} and were {}: make another stream".format(*names))
+        self._take_weights()
+
+    @abstractmethod
+    def _take_weights(self) -> None:
+        """Take the layer's weights, which have the stream's precision."""
 
     def reset(self) -> None:
         """Set the state to zeros, as before the first step."""
@@ -121,7 +129,10 @@ class Stream(ABC):
 
     def _array(self, x: Any) -> Array:
         """Return the input as an array of shape ``[B, C]`` or ``[C]``."""
-        array: Array = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+        if isinstance(x, Tensor):
+            x = x.detach().cpu()
+            x = x.float() if x.dtype is torch.bfloat16 else x  # NumPy has none
+        array: Array = np.asarray(x)
         if array.shape != self._whole and (array.shape != self._single or self.batch_size != 1):
             forms = f"{self._whole} or {self._single}" if self.batch_size == 1 else f"{self._whole}"
             raise ValueError(f"x has shape {array.shape}: a step of this stream needs {forms}")
@@ -138,3 +149,16 @@ class Stream(ABC):
                 f"{(self.batch_size,)} or {(self.batch_size, 1)}"
             )
         return array.astype(self._states[0].dtype).reshape(-1, 1)
+
+
+def dtype_of(layer: "LiquidLayer") -> torch.dtype:
+    """Return the precision of a layer's weights.
+
+    Raises:
+        ValueError: If they are neither all float32 nor all float64.
+    """
+    dtypes = {parameter.dtype for parameter in layer.parameters()}
+    if dtypes not in ({torch.float32}, {torch.float64}):
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise ValueError(f"the layer's weights are {names}: a stream needs float32 or float64")
+    return dtypes.pop()

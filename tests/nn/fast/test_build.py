@@ -81,6 +81,19 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path, caplog):
     assert not list((tmp_path / "cache").rglob("*.so"))
 
 
+def test_a_process_without_a_home_does_without(monkeypatch, caplog):
+    for name in ("HOME", "XDG_CACHE_HOME", "LIQUID_TRAIN_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def lost():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", lost)
+    assert library.native() is None
+    (record,) = caplog.records
+    assert "the cache cannot be used: Could not determine home directory." in record.getMessage()
+
+
 def test_a_library_that_cannot_be_loaded_is_refused(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, 'echo nonsense > "$out"')))
     assert library.native() is None

@@ -1,5 +1,7 @@
 """The fast paths give the plain loop's outputs, states and gradients, by name, over a grid."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -76,6 +78,38 @@ def test_cfc_without_autograd(options, mode, spans, size, backend):
         with torch.no_grad():
             results.append(layer(*given))
     torch.testing.assert_close(*results, rtol=0, atol=5e-6)
+
+
+SATURATED = {
+    "LTC": lambda: LTC(3, AutoNCP(32, 4, seed=1)),
+    "LTC dense": lambda: LTC(3, 8),
+    "CfC": lambda: CfC(3, 8),
+    "CfC no_gate": lambda: CfC(3, 8, mode="no_gate"),
+    "CfC pure": lambda: CfC(3, 8, mode="pure"),
+    "CfC without a backbone": lambda: CfC(3, 8, backbone_layers=0),
+}
+
+
+@pytest.mark.parametrize("large", ["channel", "span"])
+@pytest.mark.parametrize("name", SATURATED)
+def test_saturated_functions_have_no_slopes(name, large, backend):
+    """A slope of 1e-7 where there is none would be magnified by what is large."""
+    torch.manual_seed(0)
+    layer, x, spans = SATURATED[name](), torch.randn(32, 20, 3), torch.rand(32, 20, 1) + 0.5
+    if large == "channel":
+        x[..., 0] *= 1000
+    else:
+        spans[3, 4] = 1e6
+    exact = copy.deepcopy(layer).double()
+    found, expected = (
+        torch.autograd.grad(model(a, timespans=t)[0].square().mean(), [a, *model.parameters()])
+        for model, a, t in (
+            (layer, x.requires_grad_(), spans),
+            (exact, x.detach().double().requires_grad_(), spans.double()),
+        )
+    )
+    for mine, theirs in zip(found, expected, strict=True):
+        assert (mine - theirs).abs().max() <= 3e-5 * theirs.abs().max()
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])

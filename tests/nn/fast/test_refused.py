@@ -157,6 +157,17 @@ def test_where_it_cannot_serve_true_says_why_and_auto_does_without(reason, calle
     assert not calls
 
 
+@pytest.mark.parametrize("layer", [CfC(3, 6), LTC(3, 6)], ids=["CfC", "LTC"])
+def test_an_input_that_lies_elsewhere_than_the_state_is_refused(layer, backend):
+    x, hx = torch.empty(2, 5, 3, device="meta"), torch.zeros(2, 6)
+    layer.fast = True
+    with pytest.raises(ValueError, match="the input is on meta but the parameters are on cpu"):
+        layer(x, hx)
+    layer.fast = "auto"
+    with pytest.raises(RuntimeError):
+        layer(x, hx)
+
+
 def test_a_memory_cell_is_refused(calls):
     layer = CfC(3, 6, mixed_memory=True, fast=True)
     with pytest.raises(ValueError, match=r"fast=True but mixed_memory=True puts a memory cell between"):

@@ -3,6 +3,8 @@
 import copy
 import gc
 import itertools
+import sys
+import threading
 import weakref
 
 import pytest
@@ -206,6 +208,50 @@ def test_a_cell_is_freed(hooked, kernels):
         del layer, cell
         gc.collect()
         assert gone() is None
+
+
+@pytest.mark.parametrize("layer", [CfC(3, 8), CfC(3, AutoNCP(12, 3)), LTC(3, 8)], ids=["CfC", "wired", "LTC"])
+def test_weights_are_freed_without_the_collector(layer, kernels):
+    layer = copy.deepcopy(layer)
+    with torch.no_grad():
+        layer(torch.randn(1, 1, 3))
+    gone = weakref.ref(next(layer.parameters()))
+    gc.disable()
+    try:
+        del layer
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", [CfC, LTC])
+def test_weights_that_change_under_another_threads_step(kind, kernels):
+    layer, x, stop, wrong = kind(3, 64), torch.randn(16, 3), threading.Event(), []
+    weights = copy.deepcopy(layer.state_dict())
+    with torch.no_grad():
+        expected = layer.rnn_cell(x, torch.zeros(16, 64))[0]
+
+    def serve():
+        with torch.no_grad():
+            while not stop.is_set():
+                found = layer.rnn_cell(x, torch.zeros(16, 64))[0]
+                if not torch.allclose(found, expected, atol=1e-5):
+                    wrong.append(found)
+
+    threads = [threading.Thread(target=serve) for _ in range(3)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(300):
+            layer.load_state_dict(copy.deepcopy(weights), assign=True)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert not wrong
 
 
 def test_columns_of_other_memory(cell):

@@ -377,3 +377,26 @@ def test_in_training_with_gradients_and_autocast_nothing_changes(backend):
         assert torch.equal(layer.stream().step(torch.ones(3)), expected)
     with torch.inference_mode():
         assert torch.equal(layer.stream().step(torch.ones(3)), expected)
+
+
+@pytest.mark.parametrize("layer", [CfC(3, 4), LTC(3, 4)], ids=["CfC", "LTC"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_of_another_precision_are_not_taken(layer, dtype, backend):
+    layer = copy.deepcopy(layer)
+    stream = layer.stream()
+    before = stream.step(torch.ones(3))
+    state = stream.state
+    layer.to(dtype)
+    with pytest.raises(ValueError, match="the layer's weights are"):
+        stream.refresh()
+    stream.reset()
+    assert torch.equal(stream.step(torch.ones(3)), before)
+    assert torch.equal(stream.state, state)
+
+
+def test_an_input_of_half_precision(backend):
+    stream = CfC(3, 4).stream()
+    x = torch.randn(3).bfloat16()
+    found = stream.step(x)
+    stream.reset()
+    assert torch.equal(found, stream.step(x.float()))
