@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import version
 
 from liquid_train.cli.terminate import TERMINATED, exit_on_sigterm
 from liquid_train.errors import InputError
 
 INTERRUPTED = 130
+TRAINER = ("fit", "validate", "test", "predict")
+"""Subcommands of the LightningCLI."""
 COMMANDS = {
     "doctor": "liquid_train.cli.doctor:doctor",
     "run": "liquid_train.cli.launch:run",
@@ -32,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        if arguments[:1] in (["--version"], ["-V"]):
+            sys.stdout.write(f"liquid-train {version('liquid-train')}\n")
+            return 0
+        check_subcommand(arguments)
         if arguments and arguments[0] in COMMANDS:
             module, _, name = COMMANDS[arguments[0]].partition(":")
             return int(getattr(import_module(module), name)(arguments[1:]))
@@ -50,6 +58,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"liquid-train: error: {mine}\n")
         return 1
     return 0
+
+
+def check_subcommand(arguments: Sequence[str]) -> None:
+    """Require a subcommand that there is.
+
+    Raises:
+        InputError: the first of the arguments names none.
+    """
+    if arguments and arguments[0].startswith("-"):
+        return
+    if not arguments or arguments[0] not in (*TRAINER, *COMMANDS):
+        given = f"{arguments[0]!r} is no subcommand" if arguments else "a subcommand is missing"
+        near = get_close_matches(arguments[0], (*TRAINER, *COMMANDS), 1) if arguments else []
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise InputError(
+            f"{given}: {meant}there are {', '.join((*TRAINER, *COMMANDS))}; see liquid-train --help"
+        )
 
 
 def input_error(error: BaseException | None) -> InputError | None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import liquid_train.tasks  # noqa: F401  (its classes can then be named without their path)
 from liquid_telemetry import Telemetry
 from liquid_train.cli.checkpoint import RunCheckpoint
-from liquid_train.cli.parser import Parser
+from liquid_train.cli.parser import Parser, check_configs
 from liquid_train.cli.predictions import write_predictions
+from liquid_train.cli.resume import check_checkpoint, check_overruled, misfit
 from liquid_train.cli.stop import GracefulStop
 from liquid_train.cli.summary import short, summary
 from liquid_train.cli.terminal import tidy
@@ -61,13 +62,7 @@ class SaveConfig(SaveConfigCallback):
         if stage != "fit" or checkpoint is None:
             return
         path = checkpoint.run_dir(trainer) / "config.yaml"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{path.parent}: the run's directory cannot be made ({error.strerror}); "
-                "choose where with --telemetry.dir, or without telemetry with --checkpoint.dirpath"
-            ) from error
+        make_run_dir(path.parent)
         self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
 
 
@@ -76,14 +71,34 @@ class LiquidCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse `args`, without Lightning's warning that the process has arguments too."""
+        check_configs(words(args))
+        self.arguments = words(args)
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
         chosen = self.config[self.config.subcommand]
         check_telemetry(chosen.telemetry)
         path = chosen.get("ckpt_path")
         if path is None and self.config.subcommand != "fit":
             sys.stderr.write("liquid-train: no --ckpt_path is given, so the model is used untrained\n")
-        if path and path not in ("best", "last", "hpc", "registry") and "://" not in path:
-            check_checkpoint(Path(path))
+        if path:
+            check_checkpoint(path)
+
+    def _parse_ckpt_path(self) -> None:
+        """Take the model's options from the checkpoint, as Lightning does, but overrule none on the command line."""
+        chosen = self.config[self.config.subcommand]
+        given = dict(chosen.model.items())
+        super()._parse_ckpt_path()
+        kept = dict(self.config[self.config.subcommand].model.items())
+        check_overruled(self.arguments, given, kept, chosen.get("ckpt_path"))
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the chosen subcommand."""
+        try:
+            super()._run_subcommand(subcommand)
+        except RuntimeError as error:
+            mine = misfit(error, self._get(self.config, "ckpt_path"))
+            if mine is None:
+                raise
+            raise mine from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what Lightning does not have."""
@@ -139,8 +154,10 @@ class LiquidCLI(LightningCLI):
 
     def predict(self, **options: Any) -> None:
         """Predict, and write the predictions to the run's directory."""
-        predictions = self.trainer.predict(**options) or []
         checkpoint = find_checkpoint(self.trainer)
+        if checkpoint is not None and self.trainer.is_global_zero:
+            make_run_dir(self._get(self.config, "telemetry").dir)
+        predictions = self.trainer.predict(**options) or []
         if checkpoint is None or not self.trainer.is_global_zero:
             return
         path = checkpoint.run_dir(self.trainer) / "predictions.csv"
@@ -167,16 +184,26 @@ def check_telemetry(options: Namespace) -> None:
         raise InputError(f"telemetry: {error}") from error
 
 
-def check_checkpoint(path: Path) -> None:
-    """Require a file that torch could have written, or a directory (a sharded checkpoint).
+def make_run_dir(path: str | Path) -> None:
+    """Make the folder that a run writes to.
 
     Raises:
-        InputError: there is none.
+        InputError: it cannot be made.
     """
-    if not path.exists():
-        raise InputError(f"ckpt_path={path}: there is no such file")
-    if path.is_file() and not zipfile.is_zipfile(path):
-        raise InputError(f"ckpt_path={path}: is not a whole checkpoint; give one that was written to its end")
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: the run's directory cannot be made ({error.strerror}); "
+            "choose where with --telemetry.dir, or without telemetry with --checkpoint.dirpath"
+        ) from error
+
+
+def words(args: ArgsType) -> list[str]:
+    """Return the words of a command line; none where it is an object of a program's."""
+    if args is None:
+        return sys.argv[1:]
+    return [str(word) for word in args] if isinstance(args, list) else []
 
 
 def run(args: ArgsType) -> None:
@@ -187,7 +214,16 @@ def run(args: ArgsType) -> None:
         SIGTERMException: the process was told to end.
     """
     tidy()
-    cli = LiquidCLI(
+    try:
+        cli = _run(args)
+    except MisconfigurationException as error:
+        raise InputError(" ".join(str(error).split())) from error
+    if cli.trainer.received_sigterm:
+        raise SIGTERMException
+
+
+def _run(args: ArgsType) -> LiquidCLI:
+    return LiquidCLI(
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults={"logger": False, "callbacks": [GracefulStop()]},
@@ -197,5 +233,3 @@ def run(args: ArgsType) -> None:
         auto_configure_optimizers=False,
         args=args,
     )
-    if cli.trainer.received_sigterm:
-        raise SIGTERMException

@@ -126,6 +126,13 @@ def bench(arguments: Sequence[str]) -> int:
             torch.set_num_threads(threads)
         told.close("completed")
     sys.stdout.write(_json(outcome, options) if options.json else _text(outcome, options))
+    sys.stdout.flush()
+    if options.plot:
+        from liquid_train.bench.baseline import read_history
+        from liquid_train.bench.plot import plot_history
+
+        title = f"{outcome.now.model_key} on {outcome.now.machine['cpu']}"
+        plot_history(list(read_history(outcome.history)), title, options.plot)
     return REGRESSED if outcome.slower and not options.update_baseline else 0
 
 
@@ -134,10 +141,8 @@ def _zero(store: Store) -> None:
 
 
 def _measure(trained: Trained, options: Namespace, told: CommandRun) -> Outcome:
-    from liquid_train.bench.baseline import read_history
     from liquid_train.bench.benchmark import Plan, benchmark
     from liquid_train.bench.measure import Case
-    from liquid_train.bench.plot import plot_history
 
     cases = [Case(batch, length) for length in options.length for batch in options.batch]
     plan = Plan(
@@ -152,9 +157,6 @@ def _measure(trained: Trained, options: Namespace, told: CommandRun) -> Outcome:
     )
     outcome = benchmark(trained, plan)
     _tell(told, outcome, options.allowed)
-    if options.plot:
-        title = f"{outcome.now.model_key} on {outcome.now.machine['cpu']}"
-        plot_history(list(read_history(outcome.history)), title, options.plot)
     return outcome
 
 

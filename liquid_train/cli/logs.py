@@ -79,7 +79,7 @@ def logs(arguments: Sequence[str]) -> int:
     if options.html is not None:
         _write(options.html, found)
     if options.json:
-        sys.stdout.write(json.dumps(found, allow_nan=False, indent=1) + "\n")
+        _print(json.dumps(found, allow_nan=False, indent=1) + "\n")
     else:
         from liquid_train.logs.table import show
 
@@ -123,6 +123,16 @@ def _read(store: Store, files: Sequence[Path]) -> None:
         finally:
             done.set()
             follower.join()
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"logs: the report cannot be written to the output ({error.strerror})") from error
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:

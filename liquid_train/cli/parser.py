@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from argparse import Action, RawDescriptionHelpFormatter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -41,6 +43,34 @@ class Parser(LightningArgumentParser):
         """Raise `message` as one line."""
         lost = re.search(r'"subcommand"|are required: \w+\.model', message)
         raise InputError(one_line(message) + ("; see liquid-train --help" if lost else "")) from ex
+
+
+def check_configs(arguments: Sequence[str]) -> None:
+    """Require that each file of a command line's `--config` is a mapping in YAML, so that what is wrong has a name.
+
+    Raises:
+        InputError: one is not.
+    """
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        path = Path(value if equals else following)
+        if option in ("--config", "-c") and path.is_file():
+            _check_config(path)
+
+
+def _check_config(path: Path) -> None:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"config={path}: is not UTF-8 text; give a YAML file") from error
+    except OSError as error:
+        raise InputError(f"config={path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise InputError(f"config={path}: is not YAML: {reason}") from error
+    if not isinstance(content, dict):
+        kind = "is empty" if content is None else f"holds a {type(content).__name__}"
+        raise InputError(f"config={path}: {kind}; give a mapping of options, as configs/ has them")
 
 
 def whole_sentences(text: str) -> str:

@@ -33,7 +33,7 @@ def parser() -> Options:
 
 
 def view(arguments: Sequence[str]) -> int:
-    """Serve the page until Ctrl-C.
+    """Serve the page until Ctrl-C or SIGTERM, and return their exit code.
 
     Raises:
         InputError: there is no run in the folder, the address cannot be had, or an option is wrong.
@@ -57,10 +57,10 @@ def view(arguments: Sequence[str]) -> int:
             webbrowser.open(url)
 
     try:
-        serve(folder, options.host, options.port, ready)
+        ended_by = serve(folder, options.host, options.port, ready)
     except OSError as error:
         raise InputError(
             f"view: cannot serve at {options.host}:{options.port}: {error.strerror or error}; "
             "choose another --host or --port"
         ) from error
-    return 0
+    return 128 + ended_by

@@ -14,6 +14,11 @@ from liquid_telemetry.spool import is_locked
 from liquid_train.housekeeping.folders import RunFolder
 
 DAY = 86_400.0
+HOUR = 3_600.0
+_BEGINS = ("training_started", "model_deployment_started")
+_OVER = (*ENDS, "serving_ended")
+_DEPLOYED = "model_deployment_completed"
+"""The end of an export, which names its folder; a server has only begun."""
 _STARTS = 60.0  # seconds; an exporter needs a few to start
 
 
@@ -22,7 +27,7 @@ def why_live(run: RunFolder, now: float) -> str | None:
 
     It is not over while a process holds its seat in the spool or a living exporter has it; without a spool (metrics
     are off) while its process lives, for ``test`` may follow ``fit``; without an end in its log while its process
-    lives and, as that may be on another host, for a day.
+    lives and, as that may be on another host, for a day; where it only ever tests, predicts or measures, for an hour.
     """
     try:
         seated = _is_seated(run, now)
@@ -35,8 +40,9 @@ def why_live(run: RunFolder, now: float) -> str | None:
         return f"live: process {run.manifest['pid']} runs, and nothing says that it is done with it"
     if ended:
         return None
-    if now - run.touched < DAY:
-        return "may be live elsewhere: no end in its log, and written to within a day"
+    wait, name = (DAY, "a day") if begins_long_work(run.path) else (HOUR, "an hour")
+    if now - run.touched < wait:
+        return f"may be live elsewhere: no end in its log, and written to within {name}"
     return None
 
 
@@ -62,19 +68,32 @@ def has_ended(folder: Path) -> bool:
         lines = last_lines(folder / "events.jsonl")
     except OSError:
         return False
-    for line in reversed(lines):
-        event = _event(line)
-        if event in ENDS or event == "training_started":
-            return event in ENDS
+    for fields in map(_fields, reversed(lines)):
+        event = fields.get("event")
+        if event in _BEGINS or event in _OVER or (event == _DEPLOYED and "path" in fields):
+            return event not in _BEGINS
     return False
 
 
-def _event(line: str) -> object:
+def begins_long_work(folder: Path) -> bool:
+    """Whether the first lines of its log, where there is one, tell of training or serving."""
+    try:
+        with (folder / "events.jsonl").open("rb") as file:
+            lines = file.read(65_536).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return (folder / "checkpoints").is_dir()
+    return (
+        any(fields.get("event") in _BEGINS for fields in map(_fields, lines))
+        or (folder / "checkpoints").is_dir()
+    )
+
+
+def _fields(line: str) -> dict[str, object]:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):
-        return None
-    return fields.get("event") if isinstance(fields, dict) else None
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _has_process(run: RunFolder) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -23,13 +23,23 @@ def in_words(errors: Iterable[Mapping[str, Any]]) -> str:
     return " ".join(f"{place}: {text}".removeprefix(": ").split())[:_LONGEST]
 
 
+def not_json(errors: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return where and why a body is not JSON, or None if it is."""
+    first = next(iter(errors), {})
+    if first.get("type") != "json_invalid":
+        return None
+    reason = str(first.get("ctx", {}).get("error", "")).rstrip(".")
+    return f"the body is not JSON: {reason} at character {first['loc'][-1]}"[:_LONGEST]
+
+
 def answer_problems(app: FastAPI, paths: Iterable[str]) -> None:
     """Answer errors of an application by ``{"error": …}``."""
     there = ", ".join(paths)
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         found = error.errors() if isinstance(error, RequestValidationError) else ()
-        return _problem(422, in_words(found))
+        broken = not_json(found)
+        return _problem(422, in_words(found)) if broken is None else _problem(400, broken)
 
     async def unfit(request: Request, error: Exception) -> JSONResponse:
         return _problem(422, str(error))

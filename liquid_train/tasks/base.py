@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any, Literal
 
@@ -43,6 +44,10 @@ class SequenceTask(pl.LightningModule):
         input_noise: float,
     ) -> None:
         super().__init__()
+        check_rate("learning_rate", learning_rate)
+        check_rate("weight_decay", weight_decay)
+        check_rate("warmup", warmup, most=1.0)
+        check_rate("input_noise", input_noise)
         self.save_hyperparameters()
         self.network: SequenceNetwork | None = None
 
@@ -151,3 +156,14 @@ class SequenceTask(pl.LightningModule):
         factor = warmup_cosine(self.trainer.estimated_stepping_batches, h["warmup"])
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def check_rate(name: str, value: float, most: float = math.inf) -> None:
+    """Require a number between 0 and another.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not 0 <= value <= most or math.isinf(value):
+        rule = f"between 0 and {most:g}" if most < math.inf else "of at least 0"
+        raise InputError(f"{name}={value} must be a number {rule}")

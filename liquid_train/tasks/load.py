@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def load_task(path: Path, option: str) -> Trained:
     except OSError as error:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise InputError(f"{option}={path}: {reason}; give a checkpoint of liquid-train fit") from error
-    checkpoint = _read(path, option)
+    checkpoint = read_checkpoint(path, option, {"state_dict", "hyper_parameters"})
     task = _build(checkpoint, f"{option}={path}")
     known = checkpoint.get(TELEMETRY)
     return Trained(
@@ -80,18 +80,30 @@ def load_task(path: Path, option: str) -> Trained:
     )
 
 
-def _read(path: Path, option: str) -> dict[str, Any]:
+def read_checkpoint(path: Path, option: str, needed: Collection[str]) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; nothing in it is executed.
+
+    Args:
+        path: The file.
+        option: What the user gave it as, for the message.
+        needed: Keys that it must have.
+
+    Raises:
+        InputError: It is damaged, holds more than tensors and plain values, or lacks a key.
+    """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, OSError) as error:
         foreign = "weights_only" in str(error) and "GLOBAL" in str(error)
         rule = "holds objects besides tensors and plain values" if foreign else "is not a whole checkpoint"
         raise InputError(
             f"{option}={path}: {rule}; give one that liquid-train fit wrote to its end"
         ) from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
-        raise InputError(f"{option}={path}: is no checkpoint of Lightning's with hyperparameters; give one that "
-                         "liquid-train fit wrote")  # fmt: skip
+    if not isinstance(checkpoint, dict) or not set(needed) <= checkpoint.keys():
+        raise InputError(
+            f"{option}={path}: is no checkpoint of Lightning's with {' and '.join(sorted(needed))}; "
+            "give one that liquid-train fit wrote"
+        )
     return checkpoint
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
 from liquid_train.data import Batch
+from liquid_train.errors import InputError
 from liquid_train.tasks.base import SequenceTask, Stage
 
 
@@ -85,8 +86,12 @@ class LiquidRegressor(SequenceTask):
         """Take the channels and the scale of the targets from the data module.
 
         Raises:
-            InputError: the channels differ from those of the model.
+            InputError: the channels differ from those of the model, or the data has classes.
         """
+        if getattr(self.datamodule, "num_classes", None) is not None:
+            raise InputError(
+                "model=LiquidRegressor: the data has classes and no values; use LiquidClassifier"
+            )
         super().setup(stage)
         scale = getattr(self.datamodule, "target_scale", None)
         if stage == "fit" and scale is not None:

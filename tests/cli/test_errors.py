@@ -1,6 +1,10 @@
+import zipfile
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from liquid_train.__main__ import main
 
@@ -20,8 +24,16 @@ FIT = [
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], 'expected "subcommand" to be one of {fit,validate,test,predict}'),
-        (["fitt"], "invalid choice: 'fitt' (choose from"),
+        ([], "a subcommand is missing: there are fit, validate, test, predict, doctor, run, clean, logs, "),
+        (["fitt"], "'fitt' is no subcommand: did you mean fit? there are fit, validate, "),
+        (["log"], "did you mean logs? there are"),
+        ([*FIT, "--model.learning_rate=-1"], "learning_rate=-1.0 must be a number of at least 0"),
+        ([*FIT, "--model.weight_decay=.nan"], "weight_decay=nan must be a number of at least 0"),
+        ([*FIT, "--model.warmup=2"], "warmup=2.0 must be a number between 0 and 1"),
+        ([*FIT, "--model.input_noise=.inf"], "input_noise=inf must be a number of at least 0"),
+        ([*FIT, "--model=LiquidRegressor"], "the data has classes and no values; use LiquidClassifier"),
+        ([*FIT, "--trainer.max_epochs=-5"], "`max_epochs` must be a non-negative integer or -1"),
+        ([*FIT, "--trainer.devices=0"], "`Trainer(devices='0')` value is not a valid input"),
         (["fit"], "the following arguments are required: fit.model; see liquid-train --help"),
         (["fit", "--config", "none.yaml"], "config: File does not exist: "),
         ([*FIT, "--trainer.nope=1"], "unrecognized arguments: --trainer.nope=1"),
@@ -79,10 +91,78 @@ def test_a_mistake_gets_one_line_and_a_non_zero_exit(
     assert "Traceback" not in error
 
 
-def test_a_broken_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "half.ckpt").write_bytes(b"PK half")
-    assert main([*FIT, f"--ckpt_path={tmp_path / 'half.ckpt'}"]) == 1
-    assert "half.ckpt: is not a whole checkpoint" in capsys.readouterr().err
+def _zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: path.write_bytes(b"PK half"), "is not a whole checkpoint"),
+        (_zip, "is not a whole checkpoint"),
+        (
+            lambda path: torch.save({"a": 1}, path),
+            "is no checkpoint of Lightning's with pytorch-lightning_version",
+        ),
+        (lambda path: torch.save([1, 2], path), "is no checkpoint of Lightning's"),
+        (lambda path: path.mkdir(), "is a folder without a checkpoint in it; name the file"),
+    ],
+    ids=["half", "zip", "dictionary", "list", "folder"],
+)
+@pytest.mark.parametrize("subcommand", ["fit", "test"])
+def test_what_is_no_checkpoint_is_named(
+    subcommand: str,
+    write: Callable[[Path], object],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(tmp_path / "given.ckpt")
+    assert main([subcommand, *FIT[1:], f"--ckpt_path={tmp_path / 'given.ckpt'}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"ckpt_path={tmp_path / 'given.ckpt'}: {message}" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty; give a mapping of options"),
+        (b"- a\n", "holds a list; give a mapping of options"),
+        (b"a: [1\nb: 2\n", "is not YAML: while parsing a flow sequence"),
+        (b"\xff\xfe\x00a", "is not UTF-8 text"),
+    ],
+    ids=["empty", "list", "syntax", "binary"],
+)
+@pytest.mark.parametrize("form", ["--config={}", "-c {}", "--config {}"])
+def test_a_broken_config_is_named(
+    form: str, content: bytes, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.yaml").write_bytes(content)
+    assert main(["fit", *form.format(tmp_path / "broken.yaml").split()]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"config={tmp_path / 'broken.yaml'}: {message}" in line
+
+
+def test_a_monitor_that_nothing_logs_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--trainer.fast_dev_run=false", "--trainer.max_epochs=1", "--checkpoint.monitor=nope"]
+    assert main([*FIT, *options, f"--checkpoint.dirpath={tmp_path}"]) == 1
+    error = capsys.readouterr().err
+    assert "ModelCheckpoint(monitor='nope')` could not find the monitored key" in error.splitlines()[-1]
+    assert "Traceback" not in error
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_predicting(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["predict", *FIT[1:], "--trainer.fast_dev_run=false", "--telemetry.dir=/dev/null/runs"]
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert "/dev/null/runs: the run's directory cannot be made" in said.err.splitlines()[-1]
+    assert "Predicting" not in said.out
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"liquid-train {version('liquid-train')}\n"
 
 
 def test_an_exception_of_the_users_model_is_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,3 +100,27 @@ def test_a_second_ctrl_c_stops_inside_the_step_and_keeps_the_checkpoint_of_the_e
 def test_of_equally_good_checkpoints_the_newest_is_best(tmp_path: Path) -> None:
     assert fit(tmp_path / "flat", "--model.learning_rate=0") == 0
     assert torch.load(tmp_path / "flat" / "best.ckpt", weights_only=True)["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "kept"), [("--model.units=4", "8"), ("--model.init_args.learning_rate=0.5", "0.003")]
+)
+def test_an_option_that_the_checkpoint_overrules_is_told(
+    option: str, kept: str, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(tmp_path, option, f"--ckpt_path={uninterrupted}", "--trainer.max_epochs=4") == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    name, _, value = option.removeprefix("--model.").removeprefix("init_args.").partition("=")
+    assert f"model.{name}={value}: the checkpoint {uninterrupted} was made with {kept}" in line
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_weights_that_do_not_fit_are_told(
+    uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = torch.load(uninterrupted, weights_only=True)
+    del checkpoint["state_dict"][next(iter(checkpoint["state_dict"]))]
+    torch.save(checkpoint, tmp_path / "less.ckpt")
+    assert fit(tmp_path / "run", f"--ckpt_path={tmp_path / 'less.ckpt'}", "--trainer.max_epochs=4") == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "less.ckpt: does not fit this model: Error(s) in loading state_dict" in line

@@ -46,13 +46,13 @@ def run_of(archive, model):
 
 
 @contextmanager
-def viewing(*arguments):
+def viewing(*arguments, ended_by=signal.SIGINT):
     process = subprocess.Popen([*VIEW, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
     try:
         said = process.stdout.readline()
         yield re.search(r"http://\S+/", said)[0], said
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        process.send_signal(ended_by)
+        assert process.wait(20) == 128 + ended_by
     finally:
         process.kill()
         process.wait()
@@ -85,6 +85,11 @@ def test_runs_that_are_over(archive):
         with pytest.raises(HTTPError, match="404"):
             ask(f"{url}api/runs/..%2F..%2Fetc")
     assert {path: path.stat().st_mtime_ns for path in archive.rglob("*")} == before
+
+
+def test_sigterm_ends_it_too(archive):
+    with viewing(archive, "--no-browser", ended_by=signal.SIGTERM):
+        pass
 
 
 def test_what_trains_nothing_just_ends(tmp_path, monkeypatch):

@@ -155,7 +155,8 @@ def served(classifier, tmp_path_factory):
 @pytest.mark.parametrize(
     ("body", "status", "error"),
     [
-        ("nonsense", 422, "JSON decode error"),
+        ("nonsense", 400, "the body is not JSON: Expecting value at character 0"),
+        ('{"values": ', 400, "the body is not JSON: Expecting value at character 11"),
         ("[" * 10_000, 400, "There was an error parsing the body"),
         ('{"values": [[[NaN]]]}', 422, "values.0.0.0: Input should be a finite number"),
         ('{"values": [[[-Infinity]]]}', 422, "values.0.0.0: Input should be a finite number"),

@@ -69,8 +69,8 @@ def _refresh(run: ArchivedRun) -> bool:
     return True
 
 
-def serve(folder: Path, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM.
+def serve(folder: Path, host: str, port: int, ready: Callable[[str], None]) -> int:
+    """Serve until SIGINT or SIGTERM, and return which it was.
 
     Args:
         folder: Holds run directories, or is one.
@@ -81,17 +81,19 @@ def serve(folder: Path, host: str, port: int, ready: Callable[[str], None]) -> N
     Raises:
         OSError: The address cannot be had.
     """
-    asyncio.run(_serve(folder, host, port, ready))
+    return asyncio.run(_serve(folder, host, port, ready))
 
 
-async def _serve(folder: Path, host: str, port: int, ready: Callable[[str], None]) -> None:
-    server, done = HttpServer(Archive(folder)), asyncio.Event()
+async def _serve(folder: Path, host: str, port: int, ready: Callable[[str], None]) -> int:
+    server, loop = HttpServer(Archive(folder)), asyncio.get_running_loop()
+    done: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, done.set)
+        loop.add_signal_handler(number, done.put_nowait, int(number))
     found = await server.start(host, port)
     ready(f"http://{f'[{host}]' if ':' in host else host}:{found}/")
-    await done.wait()
+    ended_by = await done.get()
     await server.close()
+    return ended_by
 
 
 def _json(status: int, content: dict[str, Any]) -> Response:

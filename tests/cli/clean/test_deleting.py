@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import time
@@ -175,6 +177,32 @@ def test_run_without_an_end(
     make("open", days, ended=False, **manifest)
     assert main(["clean", "--keep", "0", "--yes"]) == 0
     assert left() == (["open"] if why else [])
+    assert (why or "not of the newest 0") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("events", "hours", "why"),
+    [
+        ([], 0.5, "may be live elsewhere: no end in its log, and written to within an hour"),
+        ([], 1.5, None),
+        (["model_deployment_started"], 1.5, "may be live elsewhere"),
+        (["model_deployment_started", "model_deployment_completed"], 1.5, "written to within a day"),
+        (["model_deployment_started", {"event": "model_deployment_completed", "path": "x"}], 0.1, None),
+        (["model_deployment_started", "model_deployment_failed"], 0.1, None),
+        (["model_deployment_started", "model_deployment_completed", "serving_ended"], 0.1, None),
+    ],
+)
+def test_run_that_trains_nothing(
+    events: list[Any], hours: float, why: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make("other", hours / 24)
+    shutil.rmtree(folder / "checkpoints")
+    lines = [event if isinstance(event, dict) else {"event": event} for event in events]
+    (folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for path in (folder / "events.jsonl", folder):
+        os.utime(path, (time.time() - hours * 3600,) * 2)
+    assert main(["clean", "--keep", "0", "--yes"]) == 0
+    assert left() == (["other"] if why else [])
     assert (why or "not of the newest 0") in capsys.readouterr().out
 
 
