@@ -88,7 +88,8 @@ class LiquidCLI(LightningCLI):
         given = dict(chosen.model.items())
         super()._parse_ckpt_path()
         kept = dict(self.config[self.config.subcommand].model.items())
-        check_overruled(self.arguments, given, kept, chosen.get("ckpt_path"))
+        if path := chosen.get("ckpt_path"):
+            check_overruled(self.arguments, given, kept, path)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the chosen subcommand."""
