@@ -11,6 +11,8 @@ from liquid_telemetry.exporter.outcome import Outcome
 from liquid_telemetry.memory import Memory
 from liquid_telemetry.signals import EVENTS
 from liquid_telemetry.spool import RunRecord
+from liquid_telemetry.tracing.otlp_json import SpanData
+from liquid_telemetry.tracing.unfinished import write_unfinished
 
 LINE = b'{"event": "training_started", "run_id": "run"}\n'
 
@@ -137,6 +139,17 @@ def test_everything_known_is_told(events):
     assert event["error_message"] == "exited with code 3"
     assert [json.loads(line)["event"] for line in event["log_tail"][:-1]] == [f"n{n}" for n in range(11, 20)]
     assert event["log_tail"][-1] == "x" * 999 + "…"
+
+
+def test_the_innermost_open_span_is_named(events, tmp_path):
+    spans = [
+        SpanData(name, "ab" * 16, f"{number:016x}", None, 0, 0, {})
+        for number, name in enumerate(("fit", "train epoch", "validation epoch"), 1)
+    ]
+    write_unfinished(tmp_path, {}, spans)
+    report(record(events, run_dir=str(tmp_path), traces=str(tmp_path / "traces.jsonl")), "killed", {})
+    told = read_last(events)
+    assert (told["trace_id"], told["span_id"]) == ("ab" * 16, f"{3:016x}")
 
 
 def test_half_a_line_is_cut_off_and_a_whole_one_is_ended(events):

@@ -6,9 +6,13 @@ import json
 import re
 import socket
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+
+from liquid_telemetry.exporter import host
 
 
 def test_live_and_ready(exporter, trainer):
@@ -89,6 +93,17 @@ def test_stale_metrics_are_degraded(exporter, trainer, snapshot, wait, monkeypat
     report = wait(lambda: (answer := exporter.json("/health"))[0] == 503 and answer[1])
     assert report["components"]["metrics"]["status"] == "degraded"
     assert re.fullmatch(r"metrics: no new values for \d+ s", report["reason"])
+
+
+def test_the_fuller_disk_counts(exporter, trainer, tmp_path, monkeypatch):
+    """That of the spool may be another than that of the runs."""
+    usage = {str(tmp_path): 30.0}
+    monkeypatch.setattr(
+        host.psutil, "disk_usage", lambda path: SimpleNamespace(percent=usage.get(path, 99.5), free=1)
+    )
+    for disks in ([tmp_path, Path("/")], [Path("/"), tmp_path]):
+        sample = host._look(frozenset(), disks, host.Gpus(), True)
+        assert sample.disk_percent == 99.5
 
 
 def test_full_disk_or_memory_is_critical(exporter, trainer, monkeypatch):

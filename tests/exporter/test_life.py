@@ -203,12 +203,16 @@ def test_port_taken_by_another_program(exporter, trainer, spool):
     assert address.notice in (spool / "exporter.log").read_text()
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
-def test_host_that_cannot_be_had_becomes_the_loopback(exporter, trainer, host):
+@pytest.mark.parametrize(
+    ("host", "reason"), [("192.0.2.1", "cannot assign requested address"), ("no.such.host.invalid", "name")]
+)
+def test_host_that_cannot_be_had_becomes_the_loopback(exporter, trainer, host, reason):
     trainer()
     address = exporter.start(host=host)
     assert address.host == "127.0.0.1"
-    assert address.notice.startswith(f"{host}:0 cannot be had")
+    assert address.notice.startswith(f"{host}:0 cannot be had (")
+    assert reason in address.notice
+    assert "unknown error" not in address.notice
     assert exporter.get("/live")[0] == 200
 
 

@@ -1,5 +1,7 @@
 """What a scrape sees of one run and of many."""
 
+import http.client
+
 import psutil
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -300,6 +302,28 @@ def test_gzip_when_accepted(exporter, trainer, snapshot):
     assert (plain_headers["Content-Encoding"], headers["Content-Encoding"]) == (None, "gzip")
     assert int(headers["Content-Length"]) < len(plain) / 2
     assert "liquid_nn_training_loss" in zipped
+
+
+@pytest.mark.parametrize(
+    ("accept", "encoding"),
+    [
+        ("gzip;q=0", None),
+        ("br, x-gzip;q=0.5", "gzip"),
+        ("GZIP", "gzip"),
+        ("gzip;q=x", None),
+        ("identity", None),
+    ],
+)
+def test_encodings_are_weighed(exporter, trainer, accept, encoding):
+    trainer()
+    exporter.start()
+    address = exporter.address
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=10)
+    try:
+        connection.request("GET", "/metrics", headers={"Accept-Encoding": accept})
+        assert connection.getresponse().headers["Content-Encoding"] == encoding
+    finally:
+        connection.close()
 
 
 def test_calls_are_counted_with_bounded_labels(exporter, trainer, labels):

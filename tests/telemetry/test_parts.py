@@ -271,6 +271,24 @@ class TestRegistry:
             == 3
         )
 
+    def test_counters_that_all_runs_share_never_fall(self):
+        registry = CollectorRegistry()
+
+        def inferences():
+            return {
+                sample.name: sample.value
+                for family in registry.collect()
+                for sample in family.samples
+                if sample.name
+                in ("liquid_nn_inference_requests_total", "liquid_nn_inference_duration_seconds_count")
+            }
+
+        seen = []
+        for epochs in (2, 1):
+            fit(Telemetry(registry=registry), max_epochs=epochs)
+            seen.append(inferences())
+        assert [set(values.values()) for values in seen] == [{4}, {6}]
+
     def test_jobs_are_counted_over_the_runs_of_a_model(self):
         registry = CollectorRegistry()
 

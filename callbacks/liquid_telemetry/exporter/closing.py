@@ -17,7 +17,7 @@ from liquid_telemetry.files import LineFile, last_lines, shortened
 from liquid_telemetry.memory import Memory
 from liquid_telemetry.signals import EVENTS, LOG_TAIL
 from liquid_telemetry.spool import Pulse, RunRecord
-from liquid_telemetry.tracing.unfinished import finish_trace
+from liquid_telemetry.tracing.unfinished import finish_trace, innermost
 
 _NO_EXIT = Exit()
 
@@ -79,7 +79,8 @@ def report_death(story: Story) -> None:
     lines = last_lines(log) if log.exists() else []
     if any(_tells_the_end(line, record.run_id) for line in lines):
         return
-    line = event_line(record, story.event, _fields(story, shortened(lines, LOG_TAIL)))
+    span = innermost(Path(record.run_dir)) if record.run_dir and record.traces else {}
+    line = event_line(record, story.event, {**span, **_fields(story, shortened(lines, LOG_TAIL))})
     file = LineFile(log)
     try:
         file.write(line)

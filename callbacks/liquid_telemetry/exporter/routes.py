@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
-from prometheus_client.exposition import choose_encoder, gzip_accepted
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from liquid_telemetry.exporter import health
@@ -150,13 +150,18 @@ def _endpoint(path: str) -> str:
     return path if path in ENDPOINTS else OTHER
 
 
+def _takes_gzip(header: str) -> bool:
+    offers = [offer.strip().lower() for offer in header.split(",")]
+    return any(offer.split(";")[0].strip() in ("gzip", "x-gzip") and _weight(offer) > 0 for offer in offers)
+
+
 def _encoded(content: dict[str, Any]) -> tuple[bytes, Mapping[str, str]]:
     return json.dumps(content, allow_nan=False).encode(), {"Content-Type": "application/json"}
 
 
 def _packed(request: Request, body: bytes, headers: Mapping[str, str]) -> Response:
     """An answer, compressed where that is understood."""
-    if gzip_accepted(request.headers.get("accept-encoding", "")):
+    if _takes_gzip(request.headers.get("accept-encoding", "")):
         return Response(200, gzip.compress(body, 3), {**headers, "Content-Encoding": "gzip"})
     return Response(200, body, headers)
 

@@ -175,7 +175,7 @@ class PrometheusBackend:
             self._zero_stage(record.stage)
             if self._publisher is not None:
                 self._publisher.continue_with(record.stage)
-        self._publish(milestone=f"{record.stage} started")
+        self._publish(milestone=f"{record.stage} started", epoch=record.epoch)
 
     def _set_time(self, name: str, run_ns: int) -> None:
         """Set a point in time by the wall clock as it is now: whoever asks how long ago that was reads that clock."""
@@ -257,7 +257,7 @@ class PrometheusBackend:
             store.set("validation_loss", record.loss)
         for name, value in record.metrics.items():
             self._logged(name, stage, value)
-        self._publish(milestone=f"{stage} ended")
+        self._publish(milestone=f"{stage} ended", epoch=record.epoch)
 
     def _steps_logged(self, record: StepsLogged) -> None:
         if record.accuracy is not None:

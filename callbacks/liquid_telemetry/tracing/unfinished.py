@@ -38,6 +38,15 @@ def forget_unfinished(folder: Path) -> None:
     (folder / FILE).unlink(missing_ok=True)
 
 
+def innermost(folder: Path) -> dict[str, str]:
+    """Return the names of the open span that is within all others, as ``trace_id`` and ``span_id``; {} without one."""
+    try:
+        *_, last = json.loads((folder / FILE).read_bytes())["spans"]
+        return {name: str(last[name]) for name in ("trace_id", "span_id")}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
 def finish_trace(folder: Path, traces: Path, end_ns: int, cause: Mapping[str, str]) -> int:
     """Append the spans that a dead process left open, and return how many.
 
