@@ -230,8 +230,10 @@ def test_disabled_does_nothing(kind, monkeypatch):
 
 @EACH
 def test_lightning_calls_no_hook_of_a_batch_of_a_disabled_callback(kind):
-    assert kind(enabled=False).on_train_batch_start is None
-    assert kind(enabled=False).on_train_batch_end is None
+    callback = kind(enabled=False)
+    fit(callback)
+    assert callback.on_train_batch_start is None
+    assert callback.on_train_batch_end is None
 
 
 @EACH

@@ -281,7 +281,8 @@ class PrometheusBackend:
 
     def _ended(self, record: RunEnded) -> None:
         self._phases(record.phase_ns)
-        self._store.clear("training_eta_seconds")
+        if self._store.knows("training_eta_seconds"):
+            self._store.set("training_eta_seconds", 0)  # nothing is to come, whatever was expected
         self._publish(force=True)
         if self._run is None or record.stage != self._run.stage:
             return

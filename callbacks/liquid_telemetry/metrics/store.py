@@ -85,6 +85,10 @@ class Store:
         children = self._values.setdefault(name, {})
         children[labels] = children.get(labels, 0.0) + amount
 
+    def knows(self, name: str) -> bool:
+        """Whether a family that is no histogram has a sample."""
+        return name in self._values
+
     def clear(self, name: str) -> None:
         """End all series of a family."""
         self._values.pop(name, None)
