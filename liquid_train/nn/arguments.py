@@ -5,7 +5,9 @@ Shapes: B batch, T steps, C input channels, H hidden units. A layer with ``batch
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
@@ -13,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from liquid_train.nn._checks import check_channels
 from liquid_train.nn.sequences import Sequences
 
-PaddedTimespans = Tensor | Sequence[float] | Sequence[Sequence[float]] | float | None
+PaddedTimespans = Tensor | np.ndarray[Any, Any] | list[Any] | tuple[Any, ...] | float | None
 Timespans = PaddedTimespans | PackedSequence
 Lengths = Tensor | Sequence[int] | int | None
 Hidden = Tensor | tuple[Tensor, Tensor]
@@ -106,7 +108,7 @@ def _time_spans(timespans: PaddedTimespans, input: Tensor) -> Tensor | float:
     if timespans is None:
         return 1.0
     if not isinstance(timespans, Tensor):
-        if not hasattr(timespans, "__len__"):
+        if not isinstance(timespans, list | tuple | np.ndarray):
             return float(timespans)
         timespans = torch.as_tensor(timespans, device=input.device)
     shape = tuple(input.shape[:-1])

@@ -73,6 +73,7 @@ class PrometheusBackend:
 
     def _reset(self, model_name: str) -> None:
         self._store = Store(model_name)
+        self._epoch: int | None = None
         self._names: set[tuple[str, str]] = set()
         self._times: dict[str, int] = {}
         self._drift_ns = 0
@@ -169,7 +170,6 @@ class PrometheusBackend:
     def _epoch_started(self, record: EpochStarted) -> None:
         if record.stage == "train":
             self._store.set("training_epoch", record.epoch)
-            self._store.clear("training_loss")
             self._set_time("training_epoch_start_timestamp_seconds", record.start_ns)
         else:
             self._zero_stage(record.stage)
@@ -215,6 +215,9 @@ class PrometheusBackend:
     def _losses(self, block: BatchBlock) -> None:
         losses, _ = block.known_losses
         if len(losses):
+            if block.epoch != self._epoch:
+                self._epoch = block.epoch
+                self._store.clear("training_loss")
             self._store.set("training_loss", losses[-1], str(block.epoch))
             self._store.add("training_nonfinite_losses_total", len(block.nonfinite))
 
