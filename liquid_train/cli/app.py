@@ -71,8 +71,8 @@ class LiquidCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse `args`, without Lightning's warning that the process has arguments too."""
-        check_configs(words(args))
         self.arguments = words(args)
+        check_configs(self.arguments)
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
         chosen = self.config[self.config.subcommand]
         check_telemetry(chosen.telemetry)
@@ -157,7 +157,9 @@ class LiquidCLI(LightningCLI):
         """Predict, and write the predictions to the run's directory."""
         checkpoint = find_checkpoint(self.trainer)
         if checkpoint is not None and self.trainer.is_global_zero:
-            make_run_dir(self._get(self.config, "telemetry").dir)
+            observed = self._get(self.config_init, "telemetry").enabled
+            chosen = self._get(self.config, "telemetry").dir
+            make_run_dir(chosen if observed else checkpoint.run_dir(self.trainer))
         predictions = self.trainer.predict(**options) or []
         if checkpoint is None or not self.trainer.is_global_zero:
             return

@@ -152,8 +152,18 @@ def test_a_monitor_that_nothing_logs_is_one_line(tmp_path: Path, capsys: pytest.
     assert "Traceback" not in error
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_predicting(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["predict", *FIT[1:], "--trainer.fast_dev_run=false", "--telemetry.dir=/dev/null/runs"]
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--telemetry.enabled=true", "--telemetry.metrics=false", "--telemetry.dir=/dev/null/runs"],
+        ["--checkpoint.dirpath=/dev/null/runs/checkpoints"],
+    ],
+    ids=["telemetry", "checkpoints"],
+)
+def test_a_folder_that_cannot_be_made_is_told_before_predicting(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["predict", *FIT[1:], "--trainer.fast_dev_run=false", *options]
     assert main(arguments) == 1
     said = capsys.readouterr()
     assert "/dev/null/runs: the run's directory cannot be made" in said.err.splitlines()[-1]
