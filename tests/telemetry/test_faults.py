@@ -2,7 +2,6 @@
 
 import gc
 import io
-import logging
 import os
 import shutil
 import socket
@@ -366,34 +365,6 @@ def test_only_rank_zero_writes_to_the_terminal(rank, tmp_path, capsys):
     backend.handle(RunStarted(0))
     backend.close()
     assert bool(capsys.readouterr().err) is (rank == 0)
-
-
-class SilentError(Exception):
-    def __str__(self):
-        raise ValueError("nothing to say")
-
-
-class Raising(logging.Handler):
-    def emit(self, record):
-        raise OSError("the user's")
-
-
-@faulty
-def test_a_fault_that_cannot_be_told(monkeypatch):
-    monkeypatch.setattr(SampleCounter, "count", lambda *_: (_ for _ in ()).throw(SilentError()))
-    check_finished(fit(Telemetry()))
-    assert errors(only_run().metrics)["observer"] > 0
-
-
-@faulty
-def test_a_handler_of_the_users_that_raises(tmp_path):
-    (tmp_path / "file").write_text("")
-    handler, log = Raising(), logging.getLogger("liquid_telemetry")
-    log.addHandler(handler)
-    try:
-        check_finished(fit(Telemetry(dir=str(tmp_path / "file" / "runs"))))
-    finally:
-        log.removeHandler(handler)
 
 
 def test_a_run_directory_that_is_deleted_is_made_again():
