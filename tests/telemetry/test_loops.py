@@ -5,9 +5,8 @@ import warnings
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningRateFinder, ModelCheckpoint
-from lightning.pytorch.tuner import Tuner
-from tiny import Tiny, TinyData, dataset, fit, loader, only_run, runs, trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from tiny import Tiny, TinyData, dataset, fit, loader, only_run, runs
 from torch.utils.data import DataLoader, IterableDataset
 
 from liquid_telemetry import Telemetry
@@ -67,15 +66,6 @@ def test_a_scheduler_of_the_accumulation_before_and_after_ours(first):
     fit(recorder, *callbacks, model=Constant(), max_epochs=3)
     assert columns(recorder, "loss") == [8.0] * 9
     assert [epoch.loss for epoch in epochs(recorder)] == [8.0] * 3
-
-
-def test_what_a_tuner_restores_is_no_resumed_run():
-    made, model = trainer(Telemetry(), max_epochs=1), Tiny()
-    Tuner(made).lr_find(model, datamodule=TinyData(), num_training=3, update_attr=True)
-    made.fit(model, datamodule=TinyData())
-    (started,) = only_run().events_named("training_started")
-    assert started.get("resumed_from") is None
-    assert only_run().manifest["resumed_from"] is None
 
 
 class Manual(Tiny):
@@ -326,52 +316,6 @@ class TestResume:
         assert second.record["status"] == "completed"
         assert second.manifest["resumed_from"] == first.run_id == second.events[0]["resumed_from"]
         assert second.spans[0]["attributes"]["liquid_train.resumed_from"] == first.run_id
-
-
-class TestTuner:
-    @pytest.fixture(autouse=True)
-    def quiet(self):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-
-    class Tuned(TinyData):
-        batch_size = 2
-
-        def train_dataloader(self):
-            return DataLoader(dataset(), batch_size=self.batch_size)
-
-    def check(self, made, recorder):
-        made.fit(made.lightning_module or Tiny(), datamodule=TinyData())
-        run = only_run()
-        assert run.record["status"] == "completed"
-        assert run.metrics["training_batches_total"][("stage", "train"),] == 6
-        assert len(run.events_named("training_started")) == len(run.spans_named("fit started")) == 1
-        assert len(recorder.of(RunEnded)) == 1
-
-    def test_lr_find_then_fit(self):
-        recorder = Recorder()
-        made = trainer(Telemetry(), recorder)
-        Tuner(made).lr_find(Tiny(), datamodule=TinyData(), num_training=3, early_stop_threshold=None)
-        assert only_run().record["status"] == "tuned"
-        assert not only_run().dir.joinpath("events.jsonl").exists()
-        self.check(made, recorder)
-
-    def test_scale_batch_size_then_fit(self):
-        recorder = Recorder()
-        made = trainer(Telemetry(), recorder)
-        Tuner(made).scale_batch_size(Tiny(), datamodule=self.Tuned(), max_trials=2, steps_per_trial=1)
-        assert only_run().record["status"] == "tuned"
-        self.check(made, recorder)
-
-    def test_learning_rate_finder_within_fit(self):
-        recorder = Recorder()
-        finder = LearningRateFinder(num_training_steps=3, early_stop_threshold=None)
-        fit(Telemetry(), recorder, finder)
-        run = only_run()
-        assert run.record["status"] == "completed"
-        assert run.metrics["training_batches_total"][("stage", "train"),] == 6
-        assert len(recorder.of(RunEnded)) == 1
 
 
 class TestLossKey:
